@@ -1,0 +1,46 @@
+"""The settings as flags, and the settings read from them. Used by the subcommands that start a worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from rbee_sd import settings
+from rbee_sd.errors import SettingsError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_settings(command: F) -> F:
+    """Add `--conf` and a flag for every setting."""
+    for item in reversed(fields(settings.Settings)):
+        flag = settings.flag_name(item.name)
+        text = item.metadata["help"]
+        if settings.HINTS[item.name] is bool:
+            command = click.option(flag, item.name, is_flag=True, default=None, help=text)(command)
+        else:
+            shown = _default(item.default)
+            command = click.option(flag, item.name, metavar=_metavar(item), help=f"{text}{shown}")(command)
+    return click.option("--conf", metavar="FILE", help="Settings file (TOML).")(command)
+
+
+def read(conf: str | None, flags: dict[str, Any]) -> settings.Settings:
+    """The settings of this call. Ends the process with status 2 when they are wrong."""
+    try:
+        return settings.load(flags, os.environ, conf)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _metavar(item: Any) -> str:
+    if item.metadata["choices"]:
+        return "|".join(item.metadata["choices"])
+    return {int: "N", float: "NUMBER", str: "TEXT"}.get(settings.HINTS[item.name], "A,B,…")
+
+
+def _default(value: Any) -> str:
+    return "" if value in ("", ()) else f"  [default: {value}]"

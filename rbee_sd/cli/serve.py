@@ -1,0 +1,34 @@
+"""`rbee-sd serve`: be the worker, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from rbee_sd import log as logs
+from rbee_sd.cli import options
+from rbee_sd.errors import StartError
+
+
+@click.command("serve", short_help="Run the worker.")
+@options.with_settings
+def command(conf: str | None, **flags: Any) -> None:
+    """Run the worker until SIGTERM or Ctrl-C; a second one skips the draining."""
+    settings = options.read(conf, flags)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(_serve(settings))
+    except StartError as error:
+        click.echo(f"rbee-sd: {error}", err=True)
+        sys.exit(2)
+
+
+async def _serve(settings: Any) -> None:
+    from rbee_sd.server import Server
+
+    server = Server(settings)
+    await server.start()
+    await server.serve()

@@ -1,0 +1,89 @@
+"""Loading a model: the embedded one, a diffusers folder, a single checkpoint or a hub id, by diffusers' own loaders.
+
+Runs on the engine's main thread and blocks it, for a download perhaps for long. Safetensors only, and only
+classes of diffusers and transformers, so that loading a model never runs code that came with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+# Before transformers is imported: it complains there of image processors that no pipeline of ours uses.
+logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
+
+import diffusers.utils.logging  # noqa: E402
+import torch  # noqa: E402
+import transformers.utils.logging  # noqa: E402
+from diffusers import StableDiffusionPipeline  # noqa: E402
+
+from rbee_sd.engine.config import EngineConfig  # noqa: E402
+from rbee_sd.engine.device import choose_device, choose_dtype, set_threads  # noqa: E402
+from rbee_sd.engine.pipeline import ModelError  # noqa: E402
+from rbee_sd.engine.stable_diffusion import StableDiffusion  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+DEMO = Path(__file__).parent / "demo"
+LIBRARIES = {"diffusers", "transformers", "stable_diffusion"}
+"""Where a model's parts may come from; `stable_diffusion` is diffusers' own name for its safety checker."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load(config: EngineConfig) -> StableDiffusion:
+    """Load the model that `config` names onto its device. Raises `ModelError`."""
+    # Gradients are per thread: off once here, before anything else on this thread, and never on again.
+    torch.set_grad_enabled(False)
+    _quiet_libraries()
+    threads = set_threads(config.threads)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    log.info("loading %s on %s as %s, %d CPU threads", config.name, device, dtype, threads)
+    try:
+        pipe = _pipe(config, dtype)
+    except ModelError:
+        raise
+    except Exception as error:
+        log.exception("cannot load %s", config.model)
+        kind = type(error).__name__
+        raise ModelError(f"the model {config.name} cannot be loaded ({kind}); the worker's log says more") from error
+    return StableDiffusion(config.name, pipe.to(device), device)
+
+
+def _quiet_libraries() -> None:
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    # For long prompts these print the prompt, which is the client's own business.
+    for name in ("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "transformers.tokenization_utils_base"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _pipe(config: EngineConfig, dtype: torch.dtype) -> StableDiffusionPipeline:
+    path = DEMO if config.model == "demo" else Path(config.model).expanduser()
+    if path.is_file():
+        return _single_file(path, config, dtype)
+    if path.is_dir():
+        return _folder(str(path), config, dtype, local_files_only=True)
+    if HUB_ID.fullmatch(config.model):
+        return _folder(config.model, config, dtype)
+    raise ModelError(f"the model {config.name} is neither a folder, nor a file, nor a hub id")
+
+
+def _folder(source: str, config: EngineConfig, dtype: torch.dtype, **options: Any) -> StableDiffusionPipeline:
+    index = StableDiffusionPipeline.load_config(source, **options)
+    kind = index.get("_class_name")
+    if kind != StableDiffusionPipeline.__name__:
+        raise ModelError(f"the model {config.name} is a {kind}; this worker runs StableDiffusionPipeline")
+    for part, entry in index.items():
+        if isinstance(entry, list) and entry[0] is not None and entry[0] not in LIBRARIES:
+            raise ModelError(f"the model {config.name} wants code from elsewhere for its {part}; that is refused")
+    return StableDiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
+
+
+def _single_file(path: Path, config: EngineConfig, dtype: torch.dtype) -> StableDiffusionPipeline:
+    if path.suffix != ".safetensors":
+        raise ModelError(f"the model {config.name} is not a .safetensors file; other formats can carry code")
+    options = {"config": config.model_config} if config.model_config else {}
+    return StableDiffusionPipeline.from_single_file(str(path), dtype=dtype, use_safetensors=True, **options)

@@ -1,0 +1,1 @@
+"""HTTP: the front door. Front process, IOLoop thread; handlers block on nothing."""

@@ -1,0 +1,73 @@
+"""`/health`, `/ready`, `/v1/capabilities`: what load balancers, scripts and forms ask. Front process, IOLoop thread."""
+
+from __future__ import annotations
+
+import time
+
+from rbee_sd.http.base import BaseHandler
+from rbee_sd.messages import SCHEDULERS
+from rbee_sd.operations import limits
+from rbee_sd.operations.table import OPERATIONS
+
+
+class HealthHandler(BaseHandler):
+    """`/health`: the front lives."""
+
+    open_to_all = True
+
+    def get(self) -> None:
+        """200, whatever the engine does."""
+        self.answer({"status": "healthy", "timestamp": round(time.time(), 3)})
+
+    head = get
+
+
+class ReadyHandler(BaseHandler):
+    """`/ready`: jobs that are sent now start at once, or when those before them are done."""
+
+    open_to_all = True
+
+    def get(self) -> None:
+        """200 when the engine takes jobs, else 503 with the reason."""
+        status = self.context.status()
+        ready = status["ready"]
+        if not ready:
+            self.set_header("Retry-After", "1")
+        self.answer({name: status[name] for name in ("ready", "reason", "detail")}, 200 if ready else 503)
+
+    head = get
+
+
+class CapabilitiesHandler(BaseHandler):
+    """`/v1/capabilities`: what a form or a client may offer."""
+
+    def get(self) -> None:
+        """Operations, models, schedulers, limits, and what the model wants by default."""
+        settings, loaded = self.context.settings, self.context.limits.loaded()
+        defaults = None
+        if loaded is not None:
+            defaults = {
+                "width": loaded.width,
+                "height": loaded.height,
+                "steps": loaded.steps,
+                "guidance_scale": loaded.guidance_scale,
+            }
+        self.answer(
+            {
+                "operations": list(OPERATIONS),
+                "models": list(self.context.limits.models),
+                "schedulers": list(SCHEDULERS),
+                "defaults": defaults,
+                "limits": {
+                    "min_side": limits.MIN_SIDE,
+                    "max_side": settings.max_side,
+                    "multiple_of": limits.MULTIPLE,
+                    "max_steps": settings.max_steps,
+                    "max_count": settings.max_count,
+                    "max_megapixel_steps": settings.max_megapixel_steps,
+                    "max_prompt": limits.MAX_PROMPT,
+                    "max_body": settings.max_body,
+                    "queue_size": settings.queue_size,
+                },
+            }
+        )

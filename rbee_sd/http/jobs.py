@@ -1,0 +1,120 @@
+"""`/v1/jobs` and `/v1/inference`: submit, list, look at, cancel, download. Front process, IOLoop thread."""
+
+from __future__ import annotations
+
+import re
+
+from rbee_sd.errors import FieldError, RequestError
+from rbee_sd.http.base import SLICE, BaseHandler
+from rbee_sd.jobs.job import State
+from rbee_sd.operations.body import invalid
+
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+PAGE = 50
+LARGEST_PAGE = 200
+
+
+class SubmitHandler(BaseHandler):
+    """`POST /v1/inference`, and the POST of `/v1/jobs`."""
+
+    def prepare(self) -> None:
+        """Refuse what is not plain JSON before reading it."""
+        if self.request.method == "POST":
+            self.max_body = self.context.settings.max_body
+        super().prepare()
+        if self.request.method == "POST":
+            self._check_type()
+
+    def post(self) -> None:
+        """Accept an operation: 200 with the job's id and stream, at once."""
+        key = self.request.headers.get("Idempotency-Key")
+        if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+            raise invalid([FieldError("Idempotency-Key", "pattern", "up to 255 visible ASCII characters")])
+        job = self.context.desk.submit(bytes(self.body), key)
+        view = self.context.registry.view(job)
+        sse_url = f"{self.request.path.rstrip('/')}/{job.id}/stream"
+        self.answer(
+            {
+                "job_id": job.id,
+                "sse_url": sse_url,
+                "state": view["state"],
+                "position": view["position"],
+                "seed": view["seed"],
+            }
+        )
+
+    def _check_type(self) -> None:
+        headers = self.request.headers
+        media_type, _, parameters = headers.get("Content-Type", "").partition(";")
+        charset = parameters.strip().lower().replace('"', "")
+        if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+            raise RequestError(415, "not_json", "send application/json in UTF-8")
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise RequestError(415, "encoded_body", "send the body without a Content-Encoding")
+
+
+class JobsHandler(SubmitHandler):
+    """`/v1/jobs`."""
+
+    def get(self) -> None:
+        """List jobs, newest first, a page at a time."""
+        state = self.choice("state", ("", *map(str, State)))
+        limit = self.number("limit", PAGE, 1, LARGEST_PAGE)
+        before = self.get_query_argument("before", "")
+        jobs = [job for job in self.context.registry.newest_first() if state in ("", job.state)]
+        if before:
+            reached = self.context.registry.get(before)
+            # Jobs are listed in the order they were made, so this holds when `before` has changed its state.
+            jobs = [job for job in jobs if job.created < reached.created]
+        page = jobs[:limit]
+        more = page[-1].id if len(jobs) > limit else None
+        self.answer({"jobs": [self.context.registry.view(job) for job in page], "next": more})
+
+
+class JobHandler(BaseHandler):
+    """`/v1/jobs/{id}` and `…/status`."""
+
+    def get(self, job_id: str) -> None:
+        """The job as it is now."""
+        registry = self.context.registry
+        self.answer(registry.view(registry.get(job_id)))
+
+
+class CancellableJobHandler(JobHandler):
+    """`/v1/jobs/{id}`."""
+
+    def delete(self, job_id: str) -> None:
+        """Cancel; no effect on a job that has ended."""
+        registry = self.context.registry
+        job = registry.get(job_id)
+        registry.cancel(job, "requested")
+        self.answer(registry.view(job))
+
+
+class ImageHandler(BaseHandler):
+    """`/v1/jobs/{id}/images/{n}` and `/v1/jobs/{id}/image`."""
+
+    async def get(self, job_id: str, number: str = "0") -> None:
+        """PNG bytes; 304 when the client has them."""
+        registry = self.context.registry
+        job = registry.get(job_id)
+        if not job.state.terminal:
+            raise RequestError(409, "job_unfinished", f"the job is {job.state}; its images come when it completes")
+        images = registry.images.of(job_id)
+        if len(number) > 4 or int(number) >= len(images):
+            raise RequestError(404, "image_not_found", f"the job {job.state} with {len(images)} images; there is no such")
+        image = images[int(number)]
+        self.set_header("Content-Type", "image/png")
+        self.set_header("Cache-Control", "private, max-age=31536000, immutable")
+        self.set_header("Etag", image.etag)
+        if self.check_etag_header():
+            self.set_status(304)
+            return
+        try:
+            size = image.path.stat().st_size
+            self.set_header("Content-Length", str(size))
+            for offset in range(0, size, SLICE):
+                if not await self.send(await registry.images.read(image, offset, SLICE)):
+                    return
+        except OSError as error:
+            raise RequestError(410, "image_gone", "the image is no longer on disk") from error

@@ -1,0 +1,44 @@
+"""The table of routes, and the application they make. Front process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.httputil import ParseBodyConfig, ParseMultipartConfig, set_parse_body_config
+from tornado.web import Application, RequestHandler
+
+from rbee_sd.http.base import Context, NotFoundHandler, log_access
+from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
+from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
+from rbee_sd.http.stream import FeedHandler, JobStreamHandler
+
+JOB = r"([^/]+)"
+
+ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
+    (r"/health", HealthHandler),
+    (r"/ready", ReadyHandler),
+    (r"/v1/capabilities", CapabilitiesHandler),
+    (r"/v1/events", FeedHandler),
+    (r"/v1/jobs", JobsHandler),
+    (rf"/v1/jobs/{JOB}", CancellableJobHandler),
+    (rf"/v1/jobs/{JOB}/status", JobHandler),
+    (rf"/v1/jobs/{JOB}/stream", JobStreamHandler),
+    (rf"/v1/jobs/{JOB}/image", ImageHandler),
+    (rf"/v1/jobs/{JOB}/images/([0-9]+)", ImageHandler),
+    (r"/v1/inference", SubmitHandler),
+    (rf"/v1/inference/{JOB}/status", JobHandler),
+    (rf"/v1/inference/{JOB}/stream", JobStreamHandler),
+)
+
+
+def make_application(context: Context) -> Application:
+    """The Tornado application for `context`."""
+    # No route takes a form, so none is ever parsed.
+    set_parse_body_config(ParseBodyConfig(multipart=ParseMultipartConfig(enabled=False)))
+    arguments: dict[str, Any] = {"context": context}
+    return Application(
+        [(path, handler, arguments) for path, handler in ROUTES],
+        default_handler_class=NotFoundHandler,
+        default_handler_args=arguments,
+        log_function=log_access,
+    )

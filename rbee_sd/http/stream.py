@@ -1,0 +1,134 @@
+"""The SSE streams: one job's, and every job's.
+
+Front process, IOLoop thread. A stream is a coroutine that follows a cursor; when its client goes, Tornado tells
+the handler at once, and the job's watcher is told in the same tick.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+from rbee_sd.http import sse
+from rbee_sd.http.base import SLICE, BaseHandler
+from rbee_sd.jobs.event_log import Cursor, Event
+from rbee_sd.jobs.images import ImageFile
+from rbee_sd.jobs.job import Job
+
+ENCODED = SLICE // 4 * 3
+"""Bytes of an image that make one slice of base64."""
+
+
+class StreamHandler(BaseHandler):
+    """What both streams share: headers, following a cursor, heartbeats, noticing that the client has gone."""
+
+    cursor: Cursor | None = None
+
+    async def begin(self) -> bool:
+        """Send the headers and the retry time."""
+        self.set_header("Content-Type", "text/event-stream")
+        self.set_header("Cache-Control", "no-cache, no-store")
+        self.set_header("X-Accel-Buffering", "no")
+        # Tornado sets TCP_NODELAY only at the end of an answer; before, small events would wait for an ACK.
+        connection: Any = self.request.connection
+        connection.stream.set_nodelay(True)
+        return await self.send(sse.RETRY)
+
+    async def follow(self, cursor: Cursor) -> AsyncIterator[tuple[int, Event]]:
+        """The events as they come, with heartbeats between them; ends with the log or with the client."""
+        while not cursor.closed:
+            for numbered in cursor.take():
+                yield numbered
+                if cursor.closed:
+                    return
+            if cursor.exhausted:
+                return
+            if not await cursor.wait(self.context.settings.heartbeat) and not await self.send(sse.HEARTBEAT):
+                return
+
+    def on_connection_close(self) -> None:
+        """The client has gone."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Stop listening. Idempotent."""
+        if self.cursor is not None:
+            self.cursor.close()
+
+
+class JobStreamHandler(StreamHandler):
+    """`GET /v1/jobs/{id}/stream`: the job's events from the first, or behind `Last-Event-ID`, then `[DONE]`."""
+
+    job: Job | None = None
+
+    async def get(self, job_id: str) -> None:
+        """Stream; 204 to a client that has seen the end already."""
+        images_by_url = self.images_by_url()
+        job = self.context.registry.get(job_id)
+        seen = sse.last_event_id(self.request.headers.get("Last-Event-ID"), job.log.last)
+        if job.state.terminal and seen == job.log.last:
+            self.set_status(204)
+            return
+        self.cursor = job.log.open(after=seen)
+        self.job = job
+        self.context.watcher.joined(job)
+        try:
+            await self._stream(job, self.cursor, images_by_url)
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Stop listening, and tell the watcher, once."""
+        super().leave()
+        job, self.job = self.job, None
+        if job is not None:
+            self.context.watcher.left(job)
+
+    def images_by_url(self) -> bool:
+        """Whether the client wants addresses instead of base64."""
+        return self.choice("images", ("base64", "url")) == "url"
+
+    async def _stream(self, job: Job, cursor: Cursor, images_by_url: bool) -> None:
+        if not await self.begin():
+            return
+        async for number, event in self.follow(cursor):
+            pictures = [] if images_by_url or event.name != "complete" else self.context.registry.images.of(job.id)
+            if not await (self._send_complete(number, event, pictures[0]) if pictures else self._send(number, event)):
+                return
+        if cursor.exhausted:
+            await self.send(sse.DONE)
+
+    async def _send(self, number: int, event: Event) -> bool:
+        return await self.send(sse.frame(number, event))
+
+    async def _send_complete(self, number: int, event: Event, picture: ImageFile) -> bool:
+        """`complete` with the first image as base64, read from its file as fast as the client takes it."""
+        if not await self.send(sse.head(number, event) + event.data[:-1] + b',"image_base64":"'):
+            return False
+        offset = 0
+        while part := await self.context.registry.images.read(picture, offset, ENCODED):
+            offset += len(part)
+            if not await self.send(base64.b64encode(part)):
+                return False
+        return await self.send(b'"}\n\n')
+
+
+class FeedHandler(StreamHandler):
+    """`GET /v1/events`: every job's events from now on, or behind `Last-Event-ID`. Never ends by itself.
+
+    Listening here keeps no job alive: whoever wants that listens to the job's own stream.
+    """
+
+    async def get(self) -> None:
+        """Stream. Images come as addresses only."""
+        feed = self.context.registry.feed
+        header = self.request.headers.get("Last-Event-ID")
+        self.cursor = feed.open(after=feed.last if header is None else sse.last_event_id(header, feed.last))
+        try:
+            if await self.begin():
+                async for number, event in self.follow(self.cursor):
+                    if not await self.send(sse.frame(number, event)):
+                        return
+        finally:
+            self.leave()

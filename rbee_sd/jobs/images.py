@@ -1,0 +1,103 @@
+"""Finished images, as files: `FOLDER/<job id>/<n>.png`.
+
+Called from the front's IOLoop thread; the blocking work runs on one thread of its own. A file appears under its
+name only when all of it is on disk (written aside, synced, renamed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One image on disk. `etag` is a quoted hash of its bytes, as HTTP wants it."""
+
+    path: Path
+    etag: str
+
+
+class ImageFiles:
+    """Owns the folder of images. Nothing else writes there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
+        self._kept: dict[str, list[ImageFile]] = {}
+
+    def prepare(self) -> None:
+        """Make the folder and drop what an earlier run left; its jobs are gone. Blocks; raises `OSError`."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in self._folder.glob("job_*"):
+            shutil.rmtree(left)
+
+    def of(self, job_id: str) -> list[ImageFile]:
+        """The images of a job; empty when it has none."""
+        return self._kept.get(job_id, [])
+
+    async def save(self, job_id: str, images: Sequence[bytes]) -> None:
+        """Store a job's images, all or none. Raises `OSError`."""
+        self._kept[job_id] = await self._call(self._write, job_id, images)
+
+    async def read(self, image: ImageFile, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`. Raises `OSError` when the file is gone."""
+        return await self._call(_read, image.path, offset, size)
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job's images and delete them in the background."""
+        if self._kept.pop(job_id, None) is not None:
+            self._thread.submit(shutil.rmtree, self._folder / job_id, ignore_errors=True)
+
+    def close(self) -> None:
+        """Finish what was begun and end the thread. Idempotent; blocks for the writes in hand."""
+        self._thread.shutdown()
+
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def _write(self, job_id: str, images: Sequence[bytes]) -> list[ImageFile]:
+        aside = self._folder / f"{job_id}.part"
+        try:
+            aside.mkdir()
+            for number, image in enumerate(images):
+                _write_synced(aside / f"{number}.png", image)
+            final = aside.rename(self._folder / job_id)
+            _sync_folder(self._folder)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        return [
+            ImageFile(final / f"{number}.png", f'"{hashlib.sha256(image).hexdigest()[:32]}"')
+            for number, image in enumerate(images)
+        ]
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)

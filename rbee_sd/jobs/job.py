@@ -1,0 +1,139 @@
+"""The job: one accepted operation, its state and its event log.
+
+Owned by the front's IOLoop thread; nothing here blocks. `finish` is the one door to a terminal state, so a job
+has exactly one terminal event whatever races.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from rbee_sd.jobs.event_log import Event, EventLog
+from rbee_sd.messages import Generate
+
+
+class State(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a job in this state is over."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done: an operation with its validated request, and how the job is to be treated."""
+
+    operation: str
+    request: dict[str, Any]
+    work: Generate | None = None
+    """For the engine; its `job_id` is filled in when the job is made. None: done in the front at once."""
+    priority: int = 0
+    timeout: float = 300.0
+    on_disconnect: str = "cancel"
+    seed: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One accepted operation. Times named `_at` are Unix seconds, the others are of the monotonic clock."""
+
+    order: Order
+    feed: EventLog
+    """Every job's events; what is emitted goes there too."""
+    id: str = field(default_factory=lambda: f"job_{uuid.uuid4()}")
+    state: State = State.QUEUED
+    log: EventLog = field(default_factory=EventLog)
+    step: int = 0
+    total: int | None = None
+    attempt: int = 0
+    settled: dict[str, Any] = field(default_factory=dict)
+    """What the model settled for values that the request left open: width, height, …"""
+    images: list[dict[str, Any]] = field(default_factory=list)
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    created_at: float = field(default_factory=time.time)
+    started_at: float | None = None
+    finished_at: float | None = None
+    created: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    finished: float | None = None
+
+    def emit(self, name: str, **data: Any) -> None:
+        """Append an event to the job's log and to the feed. `at` is added unless given."""
+        body = {"event": name, "type": name, "job_id": self.id, **data}
+        body.setdefault("at", round(time.time(), 4))
+        event = Event(name, orjson.dumps(body))
+        self.log.append(event)
+        self.feed.append(event)
+
+    def start(self, total: int, settled: dict[str, Any]) -> None:
+        """The engine has begun."""
+        self.total = total
+        self.settled = settled
+        self.emit("started", total=total, attempt=self.attempt, seed=self.order.seed, **settled)
+
+    def dispatch(self) -> None:
+        """The job leaves the queue for an engine: from here it is running."""
+        self.state = State.RUNNING
+        self.attempt += 1
+        self.started_at = time.time()
+        self.started = time.monotonic()
+
+    def progress(self, step: int, total: int, at: float) -> None:
+        """`step` of `total` denoise steps are done."""
+        first = self.started if self.started is not None else self.created
+        self.step, self.total = step, total
+        eta = (time.monotonic() - first) / step * (total - step)
+        percent = round(100 * step / total, 1)
+        self.emit("progress", step=step, total=total, percent=percent, eta_s=round(eta, 2), at=round(at, 4))
+
+    def finish(self, state: State, name: str, **data: Any) -> bool:
+        """End the job with its terminal event; False, and no change, if it has ended before."""
+        if self.state.terminal:
+            return False
+        self.state = state
+        self.finished_at = time.time()
+        self.finished = time.monotonic()
+        self.emit(name, **data)
+        self.log.close()
+        return True
+
+    def view(self, position: int | None) -> dict[str, Any]:
+        """The job as clients see it. `position` is the number of jobs ahead of it while it waits."""
+        end = self.finished if self.finished is not None else time.monotonic()
+        return {
+            "job_id": self.id,
+            "operation": self.order.operation,
+            "state": self.state,
+            "position": position,
+            "priority": self.order.priority,
+            "step": self.step,
+            "total": self.total,
+            "attempt": self.attempt,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "queue_s": round((end if self.started is None else self.started) - self.created, 3),
+            "run_s": None if self.started is None else round(end - self.started, 3),
+            "seed": self.order.seed,
+            "images": self.images,
+            "result": self.result,
+            "error": self.error,
+            "request": self.order.request,
+            "settled": self.settled,
+            "sse_url": f"/v1/jobs/{self.id}/stream",
+        }

@@ -1,0 +1,70 @@
+"""The watcher: counts who listens to each job, and cancels the job nobody listens to any more.
+
+Owned by the front's IOLoop thread; nothing here blocks. A job that nobody ever listened to is left alone, and so
+is one that asked for `on_disconnect: finish`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from rbee_sd.jobs.job import Job
+from rbee_sd.jobs.registry import JobRegistry
+
+log = logging.getLogger(__name__)
+
+
+class Watcher:
+    """Counts listeners. `grace` is how many seconds a job waits for one to come back."""
+
+    def __init__(self, registry: JobRegistry, grace: float) -> None:
+        self._registry = registry
+        self._grace = grace
+        self._listeners: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        registry.on_finish(self._finished)
+
+    def listeners(self, job_id: str) -> int:
+        """How many listen to a job now."""
+        return self._listeners.get(job_id, 0)
+
+    @property
+    def total(self) -> int:
+        """How many listen to any job now."""
+        return sum(self._listeners.values())
+
+    def joined(self, job: Job) -> None:
+        """One more listens."""
+        self._listeners[job.id] = self.listeners(job.id) + 1
+        self._stop_timer(job.id)
+
+    def left(self, job: Job) -> None:
+        """One has gone. The last one starts the grace period."""
+        count = self.listeners(job.id) - 1
+        if count > 0:
+            self._listeners[job.id] = count
+            return
+        self._listeners.pop(job.id, None)
+        if job.state.terminal or job.order.on_disconnect == "finish":
+            return
+        log.info("%s has no listener left; cancelled in %g s unless one returns", job.id, self._grace)
+        loop = asyncio.get_running_loop()
+        self._timers[job.id] = loop.call_later(self._grace, self._abandoned, job)
+
+    def close(self) -> None:
+        """Cancel nothing from now on: the worker is leaving, not the listeners. Idempotent."""
+        for job_id in tuple(self._timers):
+            self._stop_timer(job_id)
+
+    def _abandoned(self, job: Job) -> None:
+        self._timers.pop(job.id, None)
+        self._registry.cancel(job, "disconnected")
+
+    def _finished(self, job: Job) -> None:
+        self._stop_timer(job.id)
+
+    def _stop_timer(self, job_id: str) -> None:
+        timer = self._timers.pop(job_id, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,227 @@
+"""The seam: everything the front and the engine process say to each other, and how it is framed.
+
+Imported by both processes; it may import nothing but the standard library and orjson. A frame is
+4 bytes (big-endian length of the JSON), the JSON object, then the raw bytes of the `bytes` fields in order.
+Never pickle: a broken engine can send nonsense, but nothing it sends is executed. Strings cross, exceptions
+do not. `encode` and `decode` do not block and touch no pipe.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_type_hints
+
+import orjson
+
+MAX_FRAME = 256 * 1024 * 1024
+"""Bytes. Eight PNGs of 2048 x 2048 noise are about 130 MB."""
+
+SCHEDULERS = ("ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_a", "heun", "lcm", "pndm", "unipc")
+"""Names a client may ask for; the engine maps each to a diffusers class."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class ProtocolError(Exception):
+    """Raised by `decode` when a frame is not one of the messages below, exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Base of all messages; the class name is the `kind` on the wire."""
+
+
+# Commands, front -> engine.
+
+
+@dataclass(frozen=True, slots=True)
+class Generate(Message):
+    """Make `count` images; None leaves a value to what the loaded model wants."""
+
+    job_id: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    count: int = 1
+    steps: int | None = None
+    guidance_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Message):
+    """Stop a job at its next denoise step. Answered by the job's terminal message, whichever it is."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown(Message):
+    """Leave as soon as the step in hand is done."""
+
+
+# Events, engine -> front. Each Generate is answered by exactly one of Finished, Failed or Cancelled.
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Message):
+    """The model is loaded; `width`, `height`, `steps` and `guidance_scale` are what it wants by default."""
+
+    model: str
+    family: str
+    device: str
+    dtype: str
+    capacity: int
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Message):
+    """A job has begun, with every open value settled. `total` is the number of denoise steps."""
+
+    job_id: str
+    total: int
+    width: int
+    height: int
+    guidance_scale: float
+    scheduler: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Message):
+    """`step` of `total` denoise steps are done; `at` is the engine's wall clock in Unix seconds."""
+
+    job_id: str
+    step: int
+    total: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Message):
+    """PNG files, one for each image of the job. `flagged` names those the model's safety checker blacked out."""
+
+    job_id: str
+    images: tuple[bytes, ...]
+    flagged: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Message):
+    """The job could not be done; the engine lives on. `code` is an error code of the contract."""
+
+    job_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled(Message):
+    """The job was stopped after `step` denoise steps."""
+
+    job_id: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Narration(Message):
+    """A sentence for people, about one job, or about the engine when `job_id` is empty."""
+
+    text: str
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse(Message):
+    """`forwards` counts the denoiser's calls since this engine started; sent while it grows and once after."""
+
+    forwards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal(Message):
+    """The engine cannot do any job, and another start would end the same way. It exits after this."""
+
+    code: str
+    message: str
+
+
+Command = Generate | Cancel | Shutdown
+Event = Ready | Started | Progress | Finished | Failed | Cancelled | Narration | Pulse | Fatal
+
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind
+    for kind in (Generate, Cancel, Shutdown, Ready, Started, Progress, Finished, Failed, Cancelled, Narration)
+    + (Pulse, Fatal)
+}
+_HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}
+
+
+def encode(message: Message) -> bytes:
+    """Return one frame. Raises `ProtocolError` when it would be larger than `MAX_FRAME`."""
+    body: dict[str, Any] = {"kind": type(message).__name__, **asdict(message)}
+    blobs: list[bytes] = []
+    for name, hint in _HINTS[type(message)].items():
+        if hint == tuple[bytes, ...]:
+            blobs += body[name]
+            body[name] = [len(blob) for blob in body[name]]
+    header = orjson.dumps(body)
+    frame = b"".join((_LENGTH.pack(len(header)), header, *blobs))
+    if len(frame) > MAX_FRAME:
+        raise ProtocolError(f"a frame of {len(frame)} bytes is over the limit of {MAX_FRAME}")
+    return frame
+
+
+def decode(frame: bytes) -> Message:
+    """Return the message in `frame`. Raises `ProtocolError` for anything that `encode` would not have written."""
+    if len(frame) < _LENGTH.size:
+        raise ProtocolError("frame shorter than its length field")
+    (length,) = _LENGTH.unpack_from(frame)
+    start = _LENGTH.size + length
+    if start > len(frame):
+        raise ProtocolError("frame shorter than its header")
+    try:
+        body = orjson.loads(frame[_LENGTH.size : start])
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError("header is not JSON") from error
+    kind = _KINDS.get(body.pop("kind", None)) if isinstance(body, dict) else None
+    if kind is None:
+        raise ProtocolError("unknown kind of message")
+    if set(body) != {field.name for field in fields(kind)}:
+        raise ProtocolError(f"{kind.__name__} with the wrong fields")
+    rest = memoryview(frame)[start:]
+    for name, hint in _HINTS[kind].items():
+        if hint == tuple[bytes, ...]:
+            body[name], rest = _cut(body[name], rest)
+        else:
+            body[name] = _typed(kind, name, hint, body[name])
+    if rest:
+        raise ProtocolError("bytes left over behind the message")
+    return kind(**body)
+
+
+def _cut(sizes: Any, rest: memoryview) -> tuple[tuple[bytes, ...], memoryview]:
+    blobs = []
+    for size in sizes if isinstance(sizes, list) else [None]:
+        if type(size) is not int or not 0 <= size <= len(rest):
+            raise ProtocolError("sizes that do not fit the frame")
+        blobs.append(bytes(rest[:size]))
+        rest = rest[size:]
+    return tuple(blobs), rest
+
+
+def _typed(kind: type[Message], name: str, hint: Any, value: Any) -> Any:
+    if hint == tuple[int, ...] and isinstance(value, list) and all(type(item) is int for item in value):
+        return tuple(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    allowed = getattr(hint, "__args__", (hint,))
+    if hint != tuple[int, ...] and (type(value) in allowed or (float in allowed and type(value) is int)):
+        return value
+    raise ProtocolError(f"{kind.__name__}.{name} has the wrong type")

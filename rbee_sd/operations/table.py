@@ -1,0 +1,83 @@
+"""The operation table, and the one way in: bytes of a request to an accepted job.
+
+Front process, IOLoop thread; nothing here blocks. A new operation is one file and one row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from rbee_sd.errors import FieldError, RequestError
+from rbee_sd.jobs.dispatcher import Dispatcher
+from rbee_sd.jobs.job import Job, Order
+from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.operations.body import Request, invalid, parse_object, validate
+from rbee_sd.operations.image import ImageGeneration, order_image
+from rbee_sd.operations.limits import Limits
+from rbee_sd.operations.status import Status, order_status
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A request model, and what makes an order of it."""
+
+    request: type[Request]
+    order: Callable[[Any, Limits], Order]
+
+
+OPERATIONS = {
+    "image_generation": Operation(ImageGeneration, order_image),
+    "status": Operation(Status, order_status),
+}
+DEFAULT = "image_generation"
+"""What a request without `operation` but with `prompt` means."""
+
+
+class Desk:
+    """Takes requests in. `status` returns what the operation of that name answers."""
+
+    def __init__(
+        self, registry: JobRegistry, dispatcher: Dispatcher, limits: Limits, status: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._limits = limits
+        self._status = status
+
+    def submit(self, body: bytes, key: str | None = None) -> Job:
+        """Accept the operation in `body`, once for each Idempotency-Key. Raises `RequestError`."""
+        fields = parse_object(body)
+        digest = hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).digest()
+        if key is not None and (before := self._registry.repeated(key, digest)) is not None:
+            return before
+        operation = _look_up(fields)
+        request = validate(operation.request, fields, self._limits)
+        job = self._registry.accept(operation.order(request, self._limits), key, digest)
+        if job.order.work is not None:
+            self._dispatcher.accepted(job)
+        else:
+            asyncio.get_running_loop().call_soon(self._complete, job)
+        return job
+
+    def _complete(self, job: Job) -> None:
+        self._registry.complete(job, result=self._status())
+
+
+def _look_up(fields: dict[str, Any]) -> Operation:
+    if "job_id" in fields:
+        raise invalid([FieldError("job_id", "server_made", "the server makes the id; leave the field out")])
+    name = fields.get("operation", DEFAULT if "prompt" in fields else None)
+    known = ", ".join(OPERATIONS)
+    if name is None:
+        raise invalid([FieldError("operation", "missing", f"say which operation: {known}")])
+    if not isinstance(name, str) or name not in OPERATIONS:
+        text = f"this worker does not do that operation; it does {known}"
+        wrong = FieldError("operation", "unsupported", text, str(name)[:100])
+        raise RequestError(400, "unsupported_operation", text, fields=[wrong])
+    return OPERATIONS[name]

@@ -1,0 +1,233 @@
+"""The composition root: builds everything, and takes it through four phases: start, serve, drain, stop.
+
+Front process, main thread. The only module that names both the worker and the engine's entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import PeriodicCallback
+from tornado.netutil import bind_sockets
+
+from rbee_sd import __version__
+from rbee_sd.engine import main as engine_main
+from rbee_sd.engine.config import EngineConfig
+from rbee_sd.errors import StartError
+from rbee_sd.http.base import Context
+from rbee_sd.http.door import Door, is_loopback
+from rbee_sd.http.routes import make_application
+from rbee_sd.jobs.dispatcher import Dispatcher
+from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.operations.limits import Limits
+from rbee_sd.operations.table import Desk
+from rbee_sd.settings import Settings
+from rbee_sd.worker.worker import Health, Worker
+
+log = logging.getLogger(__name__)
+
+FORGET_INTERVAL = 1.0
+DRAIN_INTERVAL = 0.05
+MAX_HEADER = 16 * 1024
+IDLE_CONNECTION_TIMEOUT = 10.0
+"""Seconds a client may take to send its headers, or keep a connection without a request."""
+BODY_TIMEOUT = 20.0
+
+
+def model_name(model: str) -> str:
+    """What clients call the model of this setting: a folder's or file's own name, or the hub id."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path.stem
+    return path.resolve().name if path.is_dir() and model != "demo" else model
+
+
+def default_state_dir() -> Path:
+    """`rbee-sd` in the user's state folder (XDG base directories)."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "rbee-sd"
+
+
+class Server:
+    """One worker, whole. `start` and `stop` are called once each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._state_dir = Path(settings.state_dir).expanduser() if settings.state_dir else default_state_dir()
+        self._lock: int | None = None
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self.images = ImageFiles(self._state_dir / "images")
+        self.registry = JobRegistry(
+            self.images, queue_size=settings.queue_size, ttl=settings.job_ttl, history=settings.job_history
+        )
+        self.dispatcher = Dispatcher(self.registry)
+        self.watcher = Watcher(self.registry, settings.disconnect_grace)
+        config = EngineConfig(
+            name=model_name(settings.model),
+            model=settings.model,
+            model_config=settings.model_config,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+            fake_pipeline=settings.fake_pipeline,
+        )
+        self.worker = Worker(engine_main.run, config, self.dispatcher, settings.cancel_timeout)
+        self.dispatcher.worker = self.worker
+        limits = Limits(settings, (config.name,), lambda: self.worker.model)
+        desk = Desk(self.registry, self.dispatcher, limits, self.status)
+        context = Context(settings, Door(settings), self.registry, self.watcher, desk, limits, self.status)
+        self._http = HTTPServer(
+            make_application(context),
+            max_header_size=MAX_HEADER,
+            # Larger than what the handlers accept: they answer 413 themselves, Tornado could only hang up.
+            max_body_size=2 * settings.max_body,
+            idle_connection_timeout=IDLE_CONNECTION_TIMEOUT,
+            body_timeout=BODY_TIMEOUT,
+        )
+        self._cleaner = PeriodicCallback(self.registry.forget_old, FORGET_INTERVAL * 1000)
+        self.url = ""
+
+    async def start(self) -> None:
+        """Take the state folder and the port, then start the engine. Raises `StartError`."""
+        if not (is_loopback(self.settings.host) or self.settings.api_key or self.settings.no_auth):
+            raise StartError(
+                f"listening on {self.settings.host} lets others in: set api_key, or no_auth on a network you trust"
+            )
+        _raise_file_limit()
+        self._take_state_dir()
+        try:
+            self._listen()
+        except StartError:
+            self._release_state_dir()
+            raise
+        self._cleaner.start()
+        # The first requests are answered before this: /health does not wait for a process to be spawned.
+        asyncio.get_running_loop().call_soon(self.worker.start)
+        log.info("rbee-sd %s listens on %s", __version__, self.url)
+
+    async def serve(self) -> None:
+        """Run until SIGTERM or SIGINT, drain, and stop. A second signal skips the draining."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        await self._stopping.wait()
+        await self.drain()
+        await self.stop()
+
+    async def drain(self) -> None:
+        """Refuse new jobs and let those accepted go on, for `drain_timeout` at most; the rest is interrupted."""
+        self.registry.draining = True
+        self._http.stop()
+        live = self.registry.live()
+        log.info("draining: %d jobs left", len(live))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.drain_timeout
+        able = self.worker.health in (Health.LOADING, Health.READY, Health.RESTARTING)
+        while able and self.registry.live() and loop.time() < deadline and not self._hurry.is_set():
+            await asyncio.sleep(DRAIN_INTERVAL)
+        self.watcher.close()
+        for job in self.registry.live():
+            self.registry.fail(job, "interrupted", "the worker was shut down before the job was done; send it again")
+
+    async def stop(self) -> None:
+        """Close everything, in order: engine, streams, files, lock."""
+        if self._hurry.is_set():
+            self.worker.kill()
+        await self.worker.stop()
+        self._cleaner.stop()
+        self._http.stop()
+        await self._end_streams()
+        await self._http.close_all_connections()
+        self.images.close()
+        self._release_state_dir()
+        log.info("stopped")
+
+    def status(self) -> dict[str, Any]:
+        """How the worker is, for `/ready` and the operation `status`."""
+        worker = self.worker
+        reason = "draining" if self.registry.draining else str(worker.health)
+        ready = reason == Health.READY
+        model = worker.model
+        return {
+            "ready": ready,
+            "reason": None if ready else reason,
+            "detail": "" if ready else worker.detail,
+            "version": __version__,
+            "model": self.dispatcher_model(),
+            "device": model.device if model else None,
+            "dtype": model.dtype if model else None,
+            "engine": {"pid": worker.pid, "starts": worker.starts, "forwards": worker.forwards},
+            "jobs": self.registry.counts(),
+            "queue": {"waiting": len(self.registry.queue), "size": self.settings.queue_size},
+            "listeners": self.watcher.total,
+        }
+
+    def dispatcher_model(self) -> str:
+        """Name of the model this worker serves."""
+        return model_name(self.settings.model)
+
+    def _signalled(self, number: int) -> None:
+        log.info("%s received", signal.Signals(number).name)
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def _listen(self) -> None:
+        host, port = self.settings.host, self.settings.port
+        try:
+            sockets = bind_sockets(port, host)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise StartError(f"port {port} of {host} is in use; is another worker running?") from error
+            raise StartError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+        self._http.add_sockets(sockets)
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{sockets[0].getsockname()[1]}"
+
+    def _take_state_dir(self) -> None:
+        folder = self._state_dir
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.images.prepare()
+        except BlockingIOError as error:
+            self._release_state_dir()
+            raise StartError(f"the state folder {folder} is in use by another worker; give this one its own") from error
+        except OSError as error:
+            self._release_state_dir()
+            raise StartError(f"the state folder {folder} cannot be used: {error.strerror}") from error
+
+    def _release_state_dir(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _end_streams(self) -> None:
+        """Let listeners read the terminal events of the jobs that ended just now."""
+        self.registry.feed.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 1.0
+        while self.watcher.total and loop.time() < deadline:
+            await asyncio.sleep(DRAIN_INTERVAL)
+
+
+def _raise_file_limit() -> None:
+    """Each listener is a socket: use what the system allows without asking."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

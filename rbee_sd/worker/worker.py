@@ -1,0 +1,172 @@
+"""The worker: keeps one engine alive, knows what it is doing, and tells the dispatcher.
+
+Owned by the front's IOLoop thread, which must be the main thread (see `process`); nothing here blocks. Its
+interface (`free`, `submit`, `cancel`, `health`, `stop`, and the calls it makes on its `Listener`) says nothing of
+processes on this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, Protocol
+
+from rbee_sd.messages import Cancel, Cancelled, Event, Failed, Fatal, Finished, Generate, Message, Pulse, Ready
+from rbee_sd.worker.backoff import Backoff
+from rbee_sd.worker.process import EngineMain, EngineProcess
+
+log = logging.getLogger(__name__)
+
+
+class Health(StrEnum):
+    """What the engine is up to; the value is the `reason` of `/ready`."""
+
+    LOADING = "model loading"
+    READY = "ready"
+    RESTARTING = "engine restarting"
+    EXHAUSTED = "engine keeps failing"
+    FAILED = "model failed"
+    STOPPED = "stopped"
+
+
+class Listener(Protocol):
+    """What a worker tells, and to whom."""
+
+    def said(self, message: Event) -> None:
+        """The engine said something about a job, or to everybody."""
+
+    def narrate(self, text: str) -> None:
+        """A sentence for people about the engine."""
+
+    def ready(self) -> None:
+        """The engine takes jobs."""
+
+    def lost(self, job_ids: Iterable[str]) -> None:
+        """The engine died with these jobs."""
+
+    def refuse(self, code: str, message: str) -> None:
+        """No engine will ever do a job."""
+
+
+class Worker:
+    """One engine, started again whenever it dies. `cancel_timeout`: seconds an engine may take to let a job go."""
+
+    def __init__(self, target: EngineMain, config: Any, listener: Listener, cancel_timeout: float) -> None:
+        self._target = target
+        self._config = config
+        self._listener = listener
+        self._cancel_timeout = cancel_timeout
+        self._backoff = Backoff()
+        self._process: EngineProcess | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._in_flight: dict[str, asyncio.TimerHandle | None] = {}
+        self.health = Health.LOADING
+        self.detail = ""
+        self.model: Ready | None = None
+        self.forwards = 0
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine, while there is one."""
+        return self._process.pid if self._process else None
+
+    @property
+    def free(self) -> int:
+        """How many more jobs the engine takes now."""
+        if self.health is not Health.READY or self.model is None:
+            return 0
+        return self.model.capacity - len(self._in_flight)
+
+    def start(self) -> None:
+        """Start the engine. Takes some milliseconds."""
+        self._restart = None
+        self.starts += 1
+        self._process = EngineProcess(self._target, self._config, self._said, self._exited)
+        log.info("engine started, pid %s", self._process.pid)
+
+    def submit(self, work: Generate) -> None:
+        """Begin a job; only while `free` is above zero."""
+        if self._process is None or self.free <= 0:
+            raise RuntimeError("the engine has no room")
+        self._in_flight[work.job_id] = None
+        self._process.send(work)
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job in the engine. An engine that does not let it go in time is replaced."""
+        asked_before = self._in_flight.get(job_id) is not None
+        if job_id in self._in_flight and not asked_before and self._process is not None:
+            self._process.send(Cancel(job_id))
+            loop = asyncio.get_running_loop()
+            self._in_flight[job_id] = loop.call_later(self._cancel_timeout, self._stuck, job_id)
+
+    async def stop(self) -> None:
+        """End the engine and start no other. Idempotent."""
+        self.health = Health.STOPPED
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._process is not None:
+            await self._process.stop()
+
+    def kill(self) -> None:
+        """End the engine at once and start no other. Idempotent."""
+        self.health = Health.STOPPED
+        if self._process is not None:
+            self._process.kill()
+
+    def _said(self, message: Message) -> None:
+        match message:
+            case Ready():
+                self.model = message
+                self.health = Health.READY
+                log.info("engine ready: %s (%s) on %s, %s", message.model, message.family, message.device, message.dtype)
+                self._listener.ready()
+            case Pulse(forwards):
+                self.forwards = forwards
+            case Fatal(code, text):
+                self.health = Health.FAILED
+                self.detail = text
+                log.error("engine cannot work: %s", text)
+                self._listener.refuse(code, text)
+            case Finished() | Failed() | Cancelled():
+                timer = self._in_flight.pop(message.job_id, None)
+                if timer is not None:
+                    timer.cancel()
+                self._listener.said(message)
+            case _:
+                self._listener.said(message)  # type: ignore[arg-type]
+
+    def _stuck(self, job_id: str) -> None:
+        log.error("the engine did not let go of %s within %g s; it is replaced", job_id, self._cancel_timeout)
+        if self._process is not None:
+            self._process.kill()
+
+    def _exited(self, code: int | None) -> None:
+        self._process = None
+        self.forwards = 0
+        lost = list(self._in_flight)
+        for timer in self._in_flight.values():
+            if timer is not None:
+                timer.cancel()
+        self._in_flight.clear()
+        if self.health in (Health.STOPPED, Health.FAILED):
+            log.info("engine ended")
+            return
+        delay = self._backoff.died(time.monotonic())
+        cause = _cause(code)
+        self.health = Health.EXHAUSTED if self._backoff.exhausted else Health.RESTARTING
+        self.detail = f"the engine {cause}; another is started in {delay:g} s"
+        log.error("engine died: %s; another is started in %g s", cause, delay)
+        self._restart = asyncio.get_running_loop().call_later(delay, self.start)
+        self._listener.lost(lost)
+        self._listener.narrate(self.detail)
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with status {code}"

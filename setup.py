@@ -1,0 +1,49 @@
+"""Packaging of rbee-sd. Floors only; the versions that are tested are pinned in conf/."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "rbee_sd" / "__init__.py").read_text())[1]
+
+setup(
+    name="rbee-sd",
+    version=VERSION,
+    description="A long-lived Stable Diffusion worker for one box",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["rbee_sd", "rbee_sd.*"]),
+    package_data={
+        "rbee_sd": ["py.typed"],
+        "rbee_sd.engine": ["demo/*.json", "demo/*/*.json", "demo/*/*.safetensors"],
+    },
+    install_requires=[
+        "accelerate>=1.15.0",
+        "click>=8.1",
+        "diffusers>=0.42.1",
+        "greenlet>=3.1",
+        "httpx2>=2.16",
+        "orjson>=3.10",
+        "pillow>=13.0.0",
+        "psutil>=6",
+        "pydantic>=2.10",
+        "safetensors>=0.5",
+        "torch>=2.10",
+        "tornado>=6.6.1",
+        "tqdm>=4.66",
+        "transformers>5.2.0",
+    ],
+    extras_require={
+        "test": ["mypy", "psutil", "pytest>=8.4,<10", "pytest-tornasync==0.6.0.post2", "ruff"],
+    },
+    entry_points={"console_scripts": ["rbee-sd=rbee_sd.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Framework :: AsyncIO",
+    ],
+)
