@@ -18,7 +18,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} 
 class TextFormatter(logging.Formatter):
     """`2026-11-21 10:00:00,123 INFO rbee_sd.jobs: job_… queued`; a traceback follows on lines of its own."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's own name)
         record.message = record.message.translate(_CONTROLS)
         return super().formatMessage(record)
 

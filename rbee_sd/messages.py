@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import orjson
 
@@ -155,11 +155,7 @@ class Fatal(Message):
 Command = Generate | Cancel | Shutdown
 Event = Ready | Started | Progress | Finished | Failed | Cancelled | Narration | Pulse | Fatal
 
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (Generate, Cancel, Shutdown, Ready, Started, Progress, Finished, Failed, Cancelled, Narration)
-    + (Pulse, Fatal)
-}
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (*get_args(Command), *get_args(Event))}
 _HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 
 

@@ -69,19 +69,13 @@ class Settings:
         "Number format of the weights; auto suits it to the device.",
         choices=("auto", "float32", "float16", "bfloat16"),
     )
-    threads: int = setting(
-        0, "CPU threads of the engine; 0 leaves one core to the front.", minimum=0, maximum=1024
-    )
+    threads: int = setting(0, "CPU threads of the engine; 0 leaves one core to the front.", minimum=0, maximum=1024)
 
     # Jobs.
     state_dir: str = setting("", "Folder for images and the lock; empty: rbee-sd in the user's state folder.")
     queue_size: int = setting(64, "Jobs that may wait; one more is refused with 503.", minimum=1, maximum=100_000)
-    job_ttl: float = setting(
-        3600.0, "Seconds a finished job and its images are kept.", minimum=1, maximum=31_536_000
-    )
-    job_history: int = setting(
-        2000, "Finished jobs kept at most; the oldest go first.", minimum=1, maximum=1_000_000
-    )
+    job_ttl: float = setting(3600.0, "Seconds a finished job and its images are kept.", minimum=1, maximum=31_536_000)
+    job_history: int = setting(2000, "Finished jobs kept at most; the oldest go first.", minimum=1, maximum=1_000_000)
     job_timeout: float = setting(
         300.0, "Seconds a job may run unless it names its own timeout.", minimum=1, maximum=86_400
     )

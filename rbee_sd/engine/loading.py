@@ -56,7 +56,10 @@ def _quiet_libraries() -> None:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     # For long prompts these print the prompt, which is the client's own business.
-    for name in ("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "transformers.tokenization_utils_base"):
+    for name in (
+        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+        "transformers.tokenization_utils_base",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -36,7 +36,7 @@ class Task:
     @property
     def done(self) -> bool:
         """Whether the terminal message was emitted."""
-        return self._greenlet.dead
+        return bool(self._greenlet.dead)
 
     def advance(self) -> None:
         """Run until the next denoise step is done, or the job."""

@@ -13,10 +13,10 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from http.client import responses
 from typing import Any
 
 import orjson
-from tornado.httputil import responses
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
@@ -87,7 +87,9 @@ class BaseHandler(RequestHandler):
             )
         if not self.context.door.origin_allowed(origin, headers.get("Sec-Fetch-Site"), host):
             raise RequestError(
-                403, "origin_not_allowed", "pages from that origin may not use this worker; see the setting cors_origins"
+                403,
+                "origin_not_allowed",
+                "pages from that origin may not use this worker; see the setting cors_origins",
             )
         self._allow_origin(origin)
         if self.request.method == "OPTIONS":
@@ -201,7 +203,7 @@ class BaseHandler(RequestHandler):
         if isinstance(value, RequestError | HTTPError | StreamClosedError):
             log.debug("%s: %s", self.request_id, value)
         else:
-            log.error("%s: defect in %s", self.request_id, self.request.path, exc_info=(typ, value, tb))
+            log.error("%s: defect in %s", self.request_id, self.request.path, exc_info=value)
 
     # Set by `prepare` once the Origin is accepted, and wanted again by `write_error`.
     _checked_origin: str | None = None

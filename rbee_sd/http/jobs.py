@@ -102,7 +102,9 @@ class ImageHandler(BaseHandler):
             raise RequestError(409, "job_unfinished", f"the job is {job.state}; its images come when it completes")
         images = registry.images.of(job_id)
         if len(number) > 4 or int(number) >= len(images):
-            raise RequestError(404, "image_not_found", f"the job {job.state} with {len(images)} images; there is no such")
+            raise RequestError(
+                404, "image_not_found", f"the job {job.state} with {len(images)} images; there is no such"
+            )
         image = images[int(number)]
         self.set_header("Content-Type", "image/png")
         self.set_header("Cache-Control", "private, max-age=31536000, immutable")

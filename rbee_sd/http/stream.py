@@ -40,8 +40,6 @@ class StreamHandler(BaseHandler):
         while not cursor.closed:
             for numbered in cursor.take():
                 yield numbered
-                if cursor.closed:
-                    return
             if cursor.exhausted:
                 return
             if not await cursor.wait(self.context.settings.heartbeat) and not await self.send(sse.HEARTBEAT):

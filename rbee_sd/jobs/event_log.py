@@ -102,7 +102,8 @@ class Cursor:
         if self.closed or self._log.closed or self._place < self._log.last:
             return True
         loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiter = waiter
         timer = loop.call_later(timeout, self._answer, False)
         try:
             return await waiter

@@ -148,9 +148,7 @@ class JobRegistry:
     def forget_old(self) -> None:
         """Forget finished jobs that are past their time, or too many. Called now and then."""
         latest = time.monotonic() - self._ttl
-        while self._finished and (
-            len(self._finished) > self._history or (self._finished[0].finished or 0.0) <= latest
-        ):
+        while self._finished and (len(self._finished) > self._history or (self._finished[0].finished or 0.0) <= latest):
             self._forget(self._finished.popleft())
 
     def _finish(self, job: Job, state: State, name: str, **data: Any) -> None:

@@ -27,7 +27,7 @@ class Request(BaseModel):
 R = TypeVar("R", bound=Request)
 
 
-class _Duplicate(ValueError):
+class _DuplicateKeyError(ValueError):
     """Raised for a JSON object that has one key twice."""
 
 
@@ -37,7 +37,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         value = orjson.loads(body)
         # orjson keeps the last of two equal keys without a word; what was meant cannot be known.
         json.loads(body, object_pairs_hook=_unique)
-    except _Duplicate as error:
+    except _DuplicateKeyError as error:
         raise _invalid_json(str(error)) from error
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, orjson.JSONDecodeError) else "a number or nesting out of range"
@@ -50,7 +50,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def validate(model: type[R], fields: Mapping[str, Any], context: Any) -> R:
     """The request in `fields`. Raises 400 `invalid_request` that names every wrong field."""
     nulls = [
-        FieldError(name, "not_null", "null is not a value; leave the field out") for name in fields if fields[name] is None
+        FieldError(name, "not_null", "null is not a value; leave the field out")
+        for name in fields
+        if fields[name] is None
     ]
     present = {name: value for name, value in fields.items() if value is not None}
     try:
@@ -73,7 +75,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _Duplicate(f"the key '{_shown(twice)}' appears twice in one object")
+        raise _DuplicateKeyError(f"the key '{_shown(twice)}' appears twice in one object")
     return found
 
 

@@ -123,7 +123,9 @@ class Worker:
             case Ready():
                 self.model = message
                 self.health = Health.READY
-                log.info("engine ready: %s (%s) on %s, %s", message.model, message.family, message.device, message.dtype)
+                log.info(
+                    "engine ready: %s (%s) on %s, %s", message.model, message.family, message.device, message.dtype
+                )
                 self._listener.ready()
             case Pulse(forwards):
                 self.forwards = forwards

@@ -47,9 +47,7 @@ def settings_of(path: Path) -> Any:
     return {key: value for key, value in content.items() if key not in VERSION_FIELDS}
 
 
-def draw(
-    pipeline: StableDiffusionPipeline, prompt: str = PROMPT, seed: int = 0, **options: Any
-) -> np.ndarray:
+def draw(pipeline: StableDiffusionPipeline, prompt: str = PROMPT, seed: int = 0, **options: Any) -> np.ndarray:
     """Pixels (height, width, 3) in 0..1 after three steps."""
     generator = torch.Generator().manual_seed(seed)
     result = pipeline(prompt, generator=generator, num_inference_steps=3, output_type="np", **options)
