@@ -74,8 +74,9 @@ class Server:
         )
         self.dispatcher = Dispatcher(self.registry)
         self.watcher = Watcher(self.registry, settings.disconnect_grace)
+        self._model = model_name(settings.model)
         config = EngineConfig(
-            name=model_name(settings.model),
+            name=self._model,
             model=settings.model,
             model_config=settings.model_config,
             device=settings.device,
@@ -87,7 +88,7 @@ class Server:
         )
         self.worker = Worker(engine_main.run, config, self.dispatcher, settings.cancel_timeout)
         self.dispatcher.worker = self.worker
-        limits = Limits(settings, (config.name,), lambda: self.worker.model)
+        limits = Limits(settings, (self._model,), lambda: self.worker.model)
         desk = Desk(self.registry, self.dispatcher, limits, self.status)
         context = Context(settings, Door(settings), self.registry, self.watcher, desk, limits, self.status)
         self._http = HTTPServer(
@@ -167,18 +168,19 @@ class Server:
             "reason": None if ready else reason,
             "detail": "" if ready else worker.detail,
             "version": __version__,
-            "model": self.dispatcher_model(),
+            "model": self._model,
             "device": model.device if model else None,
             "dtype": model.dtype if model else None,
-            "engine": {"pid": worker.pid, "starts": worker.starts, "forwards": worker.forwards},
+            "engine": {
+                "pid": worker.pid,
+                "starts": worker.starts,
+                "jobs": worker.in_flight,
+                "forwards": worker.forwards,
+            },
             "jobs": self.registry.counts(),
             "queue": {"waiting": len(self.registry.queue), "size": self.settings.queue_size},
             "listeners": self.watcher.total,
         }
-
-    def dispatcher_model(self) -> str:
-        """Name of the model this worker serves."""
-        return model_name(self.settings.model)
 
     def _signalled(self, number: int) -> None:
         log.info("%s received", signal.Signals(number).name)

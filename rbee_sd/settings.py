@@ -16,6 +16,8 @@ from typing import Any, get_type_hints
 from rbee_sd.errors import SettingsError
 
 PREFIX = "RBEE_SD_"
+NO_SETTINGS = ("RBEE_SD_CONF", "RBEE_SD_PYTHON")
+"""Variables that look like settings: the settings file itself, and the Python that bin/ sets up with."""
 
 
 def setting(
@@ -147,7 +149,7 @@ def load(
         for name, value in _read(Path(path)).items():
             values[_known(name, known, "the settings file")] = _from_toml(known[name], value)
     for variable, text in environ.items():
-        if variable.startswith(PREFIX) and variable != environment_name("conf"):
+        if variable.startswith(PREFIX) and variable not in NO_SETTINGS:
             name = _known(variable.removeprefix(PREFIX).lower(), known, "the environment")
             values[name] = _from_text(known[name], text)
     for name, value in (flags or {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
@@ -35,4 +36,11 @@ def group() -> None:
 
 def main(args: Any = None) -> None:
     """Entry of `python -m rbee_sd` and of the console script. Exit status: see `docs/cli.md`."""
-    group.main(args, prog_name="rbee-sd")
+    try:
+        sys.exit(group.main(args, prog_name="rbee-sd", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        # Ctrl-C, which click turns into this.
+        sys.exit(130)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields
 from typing import Any, TypeVar
 
 import click
@@ -15,17 +15,16 @@ from rbee_sd.errors import SettingsError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def with_settings(command: F) -> F:
-    """Add `--conf` and a flag for every setting."""
-    for item in reversed(fields(settings.Settings)):
-        flag = settings.flag_name(item.name)
-        text = item.metadata["help"]
-        if settings.HINTS[item.name] is bool:
-            command = click.option(flag, item.name, is_flag=True, default=None, help=text)(command)
-        else:
-            shown = _default(item.default)
-            command = click.option(flag, item.name, metavar=_metavar(item), help=f"{text}{shown}")(command)
-    return click.option("--conf", metavar="FILE", help="Settings file (TOML).")(command)
+def with_settings(names: Collection[str] = tuple(settings.HINTS)) -> Callable[[F], F]:
+    """Add `--conf` and a flag for each of the settings `names` (all of them by default)."""
+
+    def add(command: F) -> F:
+        for item in reversed(fields(settings.Settings)):
+            if item.name in names:
+                command = _option(item)(command)
+        return click.option("--conf", metavar="FILE", help="Settings file (TOML).")(command)
+
+    return add
 
 
 def read(conf: str | None, flags: dict[str, Any]) -> settings.Settings:
@@ -36,7 +35,14 @@ def read(conf: str | None, flags: dict[str, Any]) -> settings.Settings:
         raise click.UsageError(str(error)) from error
 
 
-def _metavar(item: Any) -> str:
+def _option(item: Field[Any]) -> Callable[[F], F]:
+    flag, text = settings.flag_name(item.name), item.metadata["help"]
+    if settings.HINTS[item.name] is bool:
+        return click.option(flag, item.name, is_flag=True, default=None, help=text)
+    return click.option(flag, item.name, metavar=_metavar(item), help=text + _default(item.default))
+
+
+def _metavar(item: Field[Any]) -> str:
     if item.metadata["choices"]:
         return "|".join(item.metadata["choices"])
     return {int: "N", float: "NUMBER", str: "TEXT"}.get(settings.HINTS[item.name], "A,B,…")

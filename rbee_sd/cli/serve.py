@@ -14,7 +14,7 @@ from rbee_sd.errors import StartError
 
 
 @click.command("serve", short_help="Run the worker.")
-@options.with_settings
+@options.with_settings()
 def command(conf: str | None, **flags: Any) -> None:
     """Run the worker until SIGTERM or Ctrl-C; a second one skips the draining."""
     settings = options.read(conf, flags)

@@ -77,16 +77,19 @@ class FakePipeline:
             time.sleep(0.01)
 
     def _on(self, fault: str) -> bool:
-        file = self._folder / fault
-        if not file.exists():
-            return False
-        if file.read_text().strip() == "once":
-            file.unlink()
-        return True
+        text = self._text(fault)
+        if text == "once":
+            (self._folder / fault).unlink(missing_ok=True)
+        return text is not None
 
     def _seconds(self, fault: str) -> float:
-        file = self._folder / fault
-        return float(file.read_text()) if file.exists() else 0.0
+        return float(self._text(fault) or 0)
+
+    def _text(self, fault: str) -> str | None:
+        try:
+            return (self._folder / fault).read_text().strip()
+        except FileNotFoundError:
+            return None
 
 
 def _png(size: tuple[int, int], seed: int) -> bytes:

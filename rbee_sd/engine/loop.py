@@ -13,12 +13,16 @@ from multiprocessing.connection import Connection
 
 from rbee_sd.engine.pipeline import Pipeline
 from rbee_sd.engine.task import Task
-from rbee_sd.messages import MAX_FRAME, Cancel, Generate, Message, Pulse, Shutdown, decode
+from rbee_sd.messages import MAX_FRAME, Cancel, Generate, Message, Pulse, Shutdown, decode, encode
 
 log = logging.getLogger(__name__)
 
 PULSE_INTERVAL = 0.25
 """Seconds between counts of the denoiser's calls while it works."""
+
+
+class FrontGoneError(Exception):
+    """The pipe is closed: the front has died, or wants to be rid of this engine."""
 
 
 class Engine:
@@ -44,8 +48,9 @@ class Engine:
         """Drop a job. One that is not here has ended: its terminal message is on the way already."""
         task = self._tasks.pop(job_id, None)
         if task is not None:
-            task.cancel()
+            # The count first: who hears that the job has gone finds it settled.
             self._count()
+            task.cancel()
 
     def step(self) -> None:
         """Take every job one denoise step further."""
@@ -64,10 +69,10 @@ class Engine:
 
 
 def serve(pipe: Connection, engine: Engine) -> None:
-    """Do what the front says until it says Shutdown. Raises `EOFError` or `OSError` when the front has gone."""
+    """Do what the front says until it says Shutdown. Raises `FrontGoneError`."""
     while True:
         while not engine.busy or pipe.poll():
-            match decode(pipe.recv_bytes(MAX_FRAME)):
+            match _receive(pipe):
                 case Generate() as work:
                     engine.submit(work)
                 case Cancel(job_id):
@@ -77,3 +82,18 @@ def serve(pipe: Connection, engine: Engine) -> None:
                 case message:
                     log.error("unexpected %s from the front", type(message).__name__)
         engine.step()
+
+
+def send(pipe: Connection, message: Message) -> None:
+    """Tell the front something. Raises `FrontGoneError`."""
+    try:
+        pipe.send_bytes(encode(message))
+    except OSError as error:
+        raise FrontGoneError from error
+
+
+def _receive(pipe: Connection) -> Message:
+    try:
+        return decode(pipe.recv_bytes(MAX_FRAME))
+    except (EOFError, OSError) as error:
+        raise FrontGoneError from error

@@ -6,20 +6,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from functools import partial
 from multiprocessing.connection import Connection, wait
 
 from rbee_sd import log as logs
 from rbee_sd.engine.config import EngineConfig
-from rbee_sd.engine.loop import Engine, serve
+from rbee_sd.engine.loop import Engine, FrontGoneError, send, serve
 from rbee_sd.engine.pipeline import ModelError, Pipeline
-from rbee_sd.messages import Fatal, Message, Narration, encode
+from rbee_sd.messages import Fatal, Narration
 
 log = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 
 
 def run(pipe: Connection, config: EngineConfig) -> None:
@@ -27,22 +33,24 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     # A Ctrl-C reaches the whole terminal group; the front decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(config.log_level, config.log_format)
-    threading.Thread(target=_leave_with_front, name="front-watch", daemon=True).start()
+    _die_with_front()
 
-    def emit(message: Message) -> None:
-        pipe.send_bytes(encode(message))
-
+    emit = partial(send, pipe)
     try:
         emit(Narration(f"loading model {config.name}"))
         try:
             pipeline = _load(config, pipe)
         except ModelError as error:
             emit(Fatal("model_failed", str(error)))
-            return
-        emit(pipeline.describe())
-        serve(pipe, Engine(pipeline, emit))
-    except (EOFError, OSError):
+        else:
+            emit(pipeline.describe())
+            serve(pipe, Engine(pipeline, emit))
+    except FrontGoneError:
         log.info("the front has gone; so does the engine")
+    pipe.close()
+    logging.shutdown()
+    # Taking torch down in good order takes a second, and nothing here needs it.
+    os._exit(0)
 
 
 def _load(config: EngineConfig, pipe: Connection) -> Pipeline:
@@ -53,6 +61,14 @@ def _load(config: EngineConfig, pipe: Connection) -> Pipeline:
     from rbee_sd.engine.loading import load
 
     return load(config)
+
+
+def _die_with_front() -> None:
+    """Make sure that the front's death, however it comes, is the engine's too."""
+    if sys.platform == "linux":
+        # Reaches a stopped engine too. It is tied to the thread that started this process: the front's main one.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_leave_with_front, name="front-watch", daemon=True).start()
 
 
 def _leave_with_front() -> None:

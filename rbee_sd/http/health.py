@@ -68,6 +68,8 @@ class CapabilitiesHandler(BaseHandler):
                     "max_prompt": limits.MAX_PROMPT,
                     "max_body": settings.max_body,
                     "queue_size": settings.queue_size,
+                    "disconnect_grace": settings.disconnect_grace,
+                    "job_timeout": settings.job_timeout,
                 },
             }
         )

@@ -18,6 +18,9 @@ from rbee_sd.messages import Cancelled, Event, Failed, Finished, Generate, Narra
 
 log = logging.getLogger(__name__)
 
+MAX_ATTEMPTS = 2
+"""How often a job is handed to an engine that dies before beginning it."""
+
 
 class Seats(Protocol):
     """What the dispatcher needs of a worker."""
@@ -94,11 +97,17 @@ class Dispatcher:
         self.pump()
 
     def lost(self, job_ids: Iterable[str]) -> None:
-        """The engine died with these jobs."""
+        """The engine died with these jobs. One it had not begun waits again, but not for ever."""
         for job_id in job_ids:
             job = self._registry.find(job_id)
-            if job is not None:
-                self._registry.fail(job, "engine_crashed", "the engine died while it worked on this job; send it again")
+            if job is None or job.state.terminal:
+                continue
+            if job.total is None and job.attempt < MAX_ATTEMPTS:
+                self._stop_timer(job)
+                self._registry.put_back(job)
+            else:
+                text = "the engine died while it worked on this job; send it again"
+                self._registry.fail(job, "engine_crashed", text)
 
     def refuse(self, code: str, message: str) -> None:
         """No engine will ever do a job: end those that wait, and those still to come."""

@@ -93,6 +93,12 @@ class Job:
         self.started_at = time.time()
         self.started = time.monotonic()
 
+    def put_back(self) -> None:
+        """The engine died before it began: the job waits again."""
+        self.state = State.QUEUED
+        self.started_at = None
+        self.started = None
+
     def progress(self, step: int, total: int, at: float) -> None:
         """`step` of `total` denoise steps are done."""
         first = self.started if self.started is not None else self.created

@@ -31,8 +31,8 @@ class JobQueue:
         return len(self._jobs) >= self._size
 
     def push(self, job: Job) -> int:
-        """Let a job wait; returns how many are ahead of it."""
-        insort(self._jobs, job, key=lambda waiting: -waiting.order.priority)
+        """Let a job wait, again perhaps; returns how many are ahead of it."""
+        insort(self._jobs, job, key=lambda waiting: (-waiting.order.priority, waiting.created))
         return self.position(job)
 
     def pop(self) -> Job:

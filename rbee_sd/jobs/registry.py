@@ -87,6 +87,12 @@ class JobRegistry:
         log.info("%s queued: %s, position %d", job.id, order.operation, position)
         return job
 
+    def put_back(self, job: Job) -> None:
+        """Let a job that left the queue for nothing wait again, in its old place."""
+        job.put_back()
+        position = self.queue.push(job)
+        log.info("%s queued again, position %d", job.id, position)
+
     def get(self, job_id: str) -> Job:
         """Find a job. Raises 404 for one never known, 410 for one forgotten."""
         if job_id in self._jobs:

@@ -82,6 +82,11 @@ class Worker:
             return 0
         return self.model.capacity - len(self._in_flight)
 
+    @property
+    def in_flight(self) -> int:
+        """How many jobs the engine has not let go of yet, cancelled ones included."""
+        return len(self._in_flight)
+
     def start(self) -> None:
         """Start the engine. Takes some milliseconds."""
         self._restart = None

@@ -1,0 +1,142 @@
+"""`rbee-sd generate`: one prompt to one file, by the running worker, or by one of its own where none runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rbee_sd import log as logs
+from rbee_sd.cli import options
+from rbee_sd.cli.progress import Progress
+from rbee_sd.client import Client, ClientError
+from rbee_sd.errors import StartError
+from rbee_sd.settings import Settings
+
+FIELDS = ("negative_prompt", "steps", "guidance_scale", "seed", "width", "height", "scheduler", "count")
+SETTINGS = ("host", "port", "api_key", "model", "model_config", "device", "dtype", "threads", "fake_pipeline")
+
+
+class GenerateError(Exception):
+    """There is no picture. The message says why."""
+
+
+@click.command("generate", short_help="Make an image.")
+@click.argument("prompt")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write (PNG).")
+@click.option("--url", help="The worker to use; by default the one at --host and --port, else one of its own.")
+@click.option("-n", "--negative-prompt", help="What the image must not show.")
+@click.option("--steps", type=int, help="Denoise steps.")
+@click.option("--guidance-scale", type=float, help="How closely to follow the prompt.")
+@click.option("--seed", type=int, help="Same seed, same image.")
+@click.option("--width", type=int, help="Pixels, a multiple of 8.")
+@click.option("--height", type=int, help="Pixels, a multiple of 8.")
+@click.option("--scheduler", help="Such as euler or ddim.")
+@click.option("--count", type=int, help="Images to make; the others get -1, -2 … in their names.")
+@options.with_settings(SETTINGS)
+def command(prompt: str, output: Path | None, url: str | None, conf: str | None, **flags: Any) -> None:
+    """Make an image of PROMPT, with a progress bar."""
+    fields = {name: flags.pop(name) for name in FIELDS}
+    wanted = {name: value for name, value in fields.items() if value is not None}
+    settings = options.read(conf, flags)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise click.UsageError(f"there is no folder {output.parent} to write to")
+    # Of a worker that runs already, only a model that was asked for by name is asked for.
+    if flags["model"] is not None:
+        wanted["model"] = flags["model"]
+    try:
+        asyncio.run(_generate(settings, url, output, {"prompt": prompt, **wanted}))
+    except ClientError as error:
+        _end(str(error), 2 if error.status == 400 else 1)
+    except StartError as error:
+        _end(str(error), 2)
+    except (GenerateError, OSError) as error:
+        _end(str(error), 1)
+
+
+def _end(message: str, status: int) -> None:
+    click.echo(f"rbee-sd: {message}", err=True)
+    sys.exit(status)
+
+
+async def _generate(settings: Settings, url: str | None, output: Path | None, request: dict[str, Any]) -> None:
+    async with _worker(settings, url, request) as client:
+        job = await client.submit(**request)
+        job_id = job["job_id"]
+        try:
+            final = await _follow(client, job_id)
+        except asyncio.CancelledError:
+            # Ctrl-C. Leaving the stream would cancel the job too, but only after the grace period.
+            await client.call("DELETE", f"/v1/jobs/{job_id}")
+            raise
+        first = output or Path(f"rbee-sd-{final['seed']}.png")
+        for image in final["images"]:
+            path = first if image["index"] == 0 else first.with_stem(f"{first.stem}-{image['index']}")
+            _write(path, await client.image(job_id, image["index"]))
+            click.echo(f"{path}  {final['width']} x {final['height']}, seed {image['seed']}")
+
+
+async def _follow(client: Client, job_id: str) -> dict[str, Any]:
+    with Progress() as progress:
+        async for event in client.follow(job_id):
+            progress.show(event)
+            if event["event"] == "complete":
+                return event
+            if event["event"] == "error":
+                raise GenerateError(event["message"])
+            if event["event"] == "cancelled":
+                raise GenerateError("the job was cancelled")
+    raise GenerateError("the stream ended without a result")
+
+
+@asynccontextmanager
+async def _worker(settings: Settings, url: str | None, request: dict[str, Any]) -> AsyncIterator[Client]:
+    """A client of the running worker, or of one that lives for this call."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    async with Client(url or f"http://{host}:{settings.port}", settings.api_key) as client:
+        if await client.healthy():
+            yield client
+            return
+    if url is not None:
+        raise GenerateError(f"no worker answers at {url}")
+    # It serves just this model, under whatever name.
+    request.pop("model", None)
+    async with _own_worker(settings) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _own_worker(settings: Settings) -> AsyncIterator[Client]:
+    from rbee_sd.server import Server
+
+    logs.configure("warning", settings.log_format)
+    with tempfile.TemporaryDirectory(prefix="rbee-sd-") as folder:
+        own = replace(
+            settings, host="127.0.0.1", port=0, api_key="", state_dir=folder, log_level="warning", drain_timeout=0.0
+        )
+        server = Server(own)
+        await server.start()
+        try:
+            async with Client(server.url) as client:
+                yield client
+        finally:
+            await server.drain()
+            await server.stop()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a whole file or none."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

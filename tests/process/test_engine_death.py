@@ -1,0 +1,166 @@
+"""The engine dies, in every way that can be arranged; the front lives on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from rbee_sd.server import Server
+from tests.conftest import Client, Faults, MakeServer, eventually
+
+
+async def status(client: Client) -> dict[str, object]:
+    """The worker's status, by the operation of that name."""
+    answer = await client.http.post("/v1/jobs", json={"operation": "status"})
+    view = await client.ended(answer.json()["job_id"])
+    result: dict[str, object] = view["result"]
+    return result
+
+
+async def assert_well(client: Client) -> None:
+    """After every case: healthy within a second, ready in the end, and one good job completes."""
+    assert (await client.http.get("/health", timeout=1)).status_code == 200
+    await client.ready()
+    job = await client.ended(await client.submit(steps=2))
+    assert job["state"] == "completed"
+
+
+@pytest.mark.parametrize("fault", ["crash", "segv", "garbage", "half-message"])
+async def test_a_dying_engine_ends_its_job_with_engine_crashed_and_queued_jobs_run_on_the_next(
+    client: Client, faults: Faults, fault: str
+) -> None:
+    await client.ready()
+    faults.on(fault, "once")
+    faults.on("slow", "0.1")
+    doomed = await client.submit(steps=3)
+    waiting = [await client.submit(steps=2, seed=n) for n in range(3)]
+    events = await client.events(doomed)
+    assert [event.event for event in events][-2:] == ["error", "message"]
+    assert events[-2].json()["code"] == "engine_crashed"  # type: ignore[index]
+    faults.off("slow")
+    for job_id in waiting:
+        assert (await client.ended(job_id))["state"] == "completed"
+    assert (await status(client))["engine"]["starts"] == 2  # type: ignore[index]
+    await assert_well(client)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGTERM])
+async def test_an_idle_engine_that_is_killed_is_replaced_and_ready_says_so_within_a_second(
+    server: Server, client: Client, faults: Faults, number: signal.Signals
+) -> None:
+    await client.ready()
+    faults.on("slow-start", "0.5")
+    first = server.worker.pid
+    assert first is not None
+    os.kill(first, number)
+
+    async def unready() -> httpx2.Response | None:
+        answer = await client.http.get("/ready")
+        return answer if answer.status_code == 503 else None
+
+    answer = await eventually(unready, timeout=1)
+    assert answer.json()["reason"] == "engine restarting"
+    assert answer.headers["Retry-After"]
+    await assert_well(client)
+    assert server.worker.pid != first
+
+
+async def test_an_engine_killed_while_it_loads_is_replaced_and_the_waiting_job_runs(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    faults.on("slow-start", "30")
+    first = server.worker.pid or 0
+    os.kill(first, signal.SIGKILL)
+    job_id = await client.submit(steps=2)
+    loading = await eventually(lambda: server.worker.pid != first and server.worker.pid)
+    faults.off("slow-start")
+    os.kill(loading, signal.SIGKILL)
+    assert (await client.ended(job_id))["state"] == "completed"
+
+
+async def test_listeners_of_waiting_jobs_are_told_of_the_restart_and_their_streams_stay_open(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    faults.on("hang")
+    running = await client.submit(steps=2)
+    waiting = await client.submit(steps=2)
+    await eventually(lambda: server.registry.get(running).log.last >= 2)
+    async with client.stream(waiting) as source:
+        os.kill(server.worker.pid or 0, signal.SIGKILL)
+        faults.off("hang")
+        events = [event async for event in source if event.data]
+    texts = [event.json()["text"] for event in events if event.event == "narration"]  # type: ignore[index]
+    assert any("SIGKILL" in text for text in texts)
+    assert "loading model fake" in texts
+    assert events[-2].event == "complete"
+
+
+async def test_an_engine_that_dies_on_every_start_is_given_up_for_a_while_and_jobs_are_kept(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    faults.on("crash-on-start")
+    os.kill(server.worker.pid or 0, signal.SIGKILL)
+    job_id = await client.submit(steps=2)
+
+    async def exhausted() -> bool:
+        reason: str = (await client.http.get("/ready")).json()["reason"]
+        return reason == "engine keeps failing"
+
+    await eventually(exhausted, timeout=30)
+    assert (await client.job(job_id))["state"] == "queued"
+    assert "another is started in 300 s" in (await client.http.get("/ready")).json()["detail"]
+    assert (await client.http.get("/health")).status_code == 200
+
+
+@pytest.fixture
+def modelless(faults: Faults, make_server: MakeServer, connect: Callable[[Server], Client]) -> Client:
+    """A client of a worker whose model cannot be loaded."""
+    faults.on("slow-start", "0.3")
+    faults.on("model-failed")
+    return connect(make_server())
+
+
+async def test_a_model_that_cannot_be_loaded_fails_jobs_at_once_and_ready_says_why(modelless: Client) -> None:
+    early = await modelless.ended(await modelless.submit())
+    assert early["error"]["code"] == "model_failed"
+    late = await modelless.ended(await modelless.submit())
+    assert late["error"]["code"] == "model_failed"
+    answer = await modelless.http.get("/ready")
+    assert answer.status_code == 503
+    assert answer.json() == {"ready": False, "reason": "model failed", "detail": "the model cannot be loaded"}
+    assert (await status(modelless))["engine"]["starts"] == 1  # type: ignore[index]
+
+
+async def test_a_stopped_engine_whose_job_times_out_is_replaced(server: Server, client: Client, faults: Faults) -> None:
+    server.worker._cancel_timeout = 0.3
+    await client.ready()
+    faults.on("slow", "0.05")
+    job_id = await client.submit(steps=100, timeout=1)
+    await eventually(lambda: server.registry.get(job_id).step >= 1)
+    stopped = server.worker.pid or 0
+    os.kill(stopped, signal.SIGSTOP)
+    job = await client.ended(job_id)
+    assert job["state"] == "failed"
+    assert job["error"]["code"] == "timeout"
+    faults.off("slow")
+    await eventually(lambda: server.worker.pid not in (None, stopped))
+    await assert_well(client)
+
+
+async def test_out_of_memory_fails_only_its_own_job_and_the_engine_lives(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    pid = server.worker.pid
+    faults.on("oom", "once")
+    job = await client.ended(await client.submit(steps=2))
+    assert job["error"]["code"] == "out_of_memory"
+    await assert_well(client)
+    assert server.worker.pid == pid
