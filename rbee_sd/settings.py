@@ -88,7 +88,7 @@ class Settings:
     max_steps: int = setting(150, "Most denoise steps of a job.", minimum=1, maximum=1000)
     max_count: int = setting(8, "Most images of one job.", minimum=1, maximum=64)
     max_megapixel_steps: float = setting(
-        1000.0, "Most work of one job: width x height x steps x count, in millions.", minimum=0.01, maximum=1e9
+        1000.0, "Most work of one job: width x height x steps x count, in millions.", minimum=0.01, maximum=1_000_000_000
     )
 
     # Streams and requests.

@@ -35,7 +35,7 @@ def group() -> None:
 
 
 def main(args: Any = None) -> None:
-    """Entry of `python -m rbee_sd` and of the console script. Exit status: see `docs/cli.md`."""
+    """Entry of `python -m rbee_sd` and of the console script. Exit status: see the README."""
     try:
         sys.exit(group.main(args, prog_name="rbee-sd", standalone_mode=False))
     except click.ClickException as error:
