@@ -1,0 +1,154 @@
+"""bin/rbee-sd as a person uses it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from rbee_sd.smoke.png import size_of
+from tests.e2e.conftest import ROOT, LiveWorker, Run, environ, free_port
+
+
+def test_generate_makes_a_png_with_a_worker_of_its_own_where_none_runs(run: Run, tmp_path: Path) -> None:
+    ended = run("rbee-sd", "generate", "a red circle", "-o", "out.png", "--port", str(free_port()), "--seed", "7")
+    assert ended.returncode == 0, ended.stderr
+    assert size_of((tmp_path / "out.png").read_bytes()) == (128, 128)
+    assert "out.png" in ended.stdout
+    assert "step 20 of 20" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".png", ".part")] == ["out.png"]
+
+
+def test_generate_uses_the_running_worker_and_both_make_the_same_picture(
+    run: Run, live_worker: LiveWorker, tmp_path: Path
+) -> None:
+    arguments = ("generate", "a red circle", "--seed", "7", "--steps", "5")
+    begun = time.monotonic()
+    first = run("rbee-sd", *arguments, "-o", "shared.png", "--port", str(live_worker.port))
+    took = time.monotonic() - begun
+    assert first.returncode == 0, first.stderr
+    second = run("rbee-sd", *arguments, "-o", "own.png", "--port", str(free_port()))
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "shared.png").read_bytes() == (tmp_path / "own.png").read_bytes()
+    assert "POST /v1/jobs" in live_worker.log.read_text()
+    # Its own worker has to load the model; this is no timing test, only the difference between the two.
+    assert took < time.monotonic() - begun - took
+
+
+def test_generate_with_a_count_writes_one_file_for_each_image(
+    run: Run, live_worker: LiveWorker, tmp_path: Path
+) -> None:
+    ended = run(
+        "rbee-sd", "generate", "x", "-o", "a.png", "--count", "3", "--steps", "2", "--port", str(live_worker.port)
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in tmp_path.glob("*.png")} == {"a.png", "a-1.png", "a-2.png"}
+    assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "", "-o", "x.png"),
+        ("generate", "a", "--width", "7", "-o", "x.png"),
+        ("generate", "a", "--steps", "many", "-o", "x.png"),
+        ("generate", "a", "-o", "no/such/folder/x.png"),
+        ("generate", "a", "--model", "another", "-o", "x.png"),
+        ("generate",),
+        ("serve", "--port", "99999999"),
+        ("serve", "--prot", "1"),
+        ("serve", "--host", "0.0.0.0"),
+        ("serve", "--conf", "no-such-file.toml"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_use_is_one_clear_message_and_status_2(
+    run: Run, live_worker: LiveWorker, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    port = ("--port", str(live_worker.port)) if arguments[0] == "generate" else ()
+    ended = run("rbee-sd", *arguments, *port)
+    assert ended.returncode == 2, (ended.stdout, ended.stderr)
+    assert ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_generate_says_when_the_worker_it_was_told_to_use_is_not_there(run: Run) -> None:
+    ended = run("rbee-sd", "generate", "a", "--url", f"http://127.0.0.1:{free_port()}")
+    assert ended.returncode == 1
+    assert "no worker answers" in ended.stderr
+
+
+def test_ctrl_c_cancels_the_job_at_once_and_ends_with_130(live_worker: LiveWorker, tmp_path: Path, run: Run) -> None:
+    process = subprocess.Popen(
+        [str(ROOT / "bin" / "rbee-sd"), "generate", "a", "--port", str(live_worker.port), "-o", "never.png"]
+        + ["--width", "1024", "--height", "1024", "--steps", "150"],
+        cwd=tmp_path,
+        env=environ(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("painting"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert not (tmp_path / "never.png").exists()
+    listed = run("rbee-sd", "jobs", "--port", str(live_worker.port)).stdout.splitlines()
+    assert "cancelled" in listed[0]
+
+
+def test_jobs_lists_shows_and_cancels(run: Run, live_worker: LiveWorker) -> None:
+    port = ("--port", str(live_worker.port))
+    assert run("rbee-sd", "generate", "a small job", "--steps", "2", *port, "-o", "x.png").returncode == 0
+    listed = run("rbee-sd", "jobs", *port)
+    assert listed.returncode == 0, listed.stderr
+    line = next(line for line in listed.stdout.splitlines() if "a small job" in line)
+    job_id = line.split()[0]
+    shown = run("rbee-sd", "jobs", *port, "show", job_id)
+    assert '"state": "completed"' in shown.stdout
+    assert run("rbee-sd", "jobs", *port, "cancel", job_id).stdout.strip() == "completed"
+    missing = run("rbee-sd", "jobs", *port, "show", "job_unknown")
+    assert missing.returncode == 1
+    assert "no job with this id" in missing.stderr
+
+
+def test_doctor_finds_a_healthy_machine_and_the_running_worker(run: Run, live_worker: LiveWorker) -> None:
+    ended = run("rbee-sd", "doctor", "--port", str(live_worker.port))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "is ready" in ended.stdout
+    assert "device cpu" in ended.stdout
+
+
+def test_doctor_names_problems_and_what_to_do(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "weights.ckpt").write_bytes(b"x")
+    ended = run(
+        "rbee-sd",
+        "doctor",
+        "--device",
+        "cuda:9",
+        "--model",
+        "weights.ckpt",
+        "--port",
+        str(free_port()),
+        "--threads",
+        "1",
+    )
+    assert ended.returncode == 1
+    assert "no device 'cuda:9'" in ended.stdout
+    assert "not a .safetensors file" in ended.stdout
+    assert ended.stdout.count("->") >= 2
+
+
+def test_every_subcommand_has_help(run: Run) -> None:
+    for subcommand in ("serve", "generate", "jobs", "doctor"):
+        ended = run("rbee-sd", subcommand, "--help")
+        assert ended.returncode == 0, ended.stderr
+        assert "Usage: rbee-sd" in ended.stdout

@@ -1,0 +1,38 @@
+"""The commands in the README do what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from rbee_sd.smoke.png import size_of
+from tests.e2e.conftest import ROOT, LiveWorker, environ, free_port, readme_blocks
+
+
+def test_the_first_command_makes_a_png(tmp_path: Path) -> None:
+    (command,) = readme_blocks("picture")
+    command = command.replace("bin/", f"{ROOT}/bin/").replace("-o out.png", f"-o {tmp_path}/out.png")
+    env = environ(tmp_path) | {"RBEE_SD_PORT": str(free_port())}
+    subprocess.run(["bash", "-eu", "-c", command], env=env, check=True, timeout=120)
+    assert size_of((tmp_path / "out.png").read_bytes()) == (128, 128)
+
+
+def test_the_curl_session_works_as_printed(live_worker: LiveWorker, tmp_path: Path) -> None:
+    script = "\n".join(readme_blocks("session")).replace(":8600", f":{live_worker.port}")
+    assert script.count("curl") == 6
+    ended = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environ(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    accepted = json.loads((tmp_path / "job.json").read_text())
+    assert list(accepted) == ["job_id", "sse_url", "state", "position", "seed"]
+    assert ended.stdout.count("event: progress") == 20
+    assert "\ndata: [DONE]\n" in ended.stdout
+    assert size_of((tmp_path / "circle.png").read_bytes()) == (128, 128)
+    assert '"state":"completed"' in ended.stdout
