@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
 import diffusers.utils.logging  # noqa: E402
 import torch  # noqa: E402
+import tqdm  # noqa: E402
 import transformers.utils.logging  # noqa: E402
 from diffusers import StableDiffusionPipeline  # noqa: E402
 
@@ -53,6 +55,8 @@ def load(config: EngineConfig) -> StableDiffusion:
 
 
 def _quiet_libraries() -> None:
+    # Its own lock is a named semaphore, which a killed engine would leave behind.
+    tqdm.tqdm.set_lock(threading.RLock())
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     # For long prompts these print the prompt, which is the client's own business.

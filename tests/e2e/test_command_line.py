@@ -84,9 +84,9 @@ def test_generate_says_when_the_worker_it_was_told_to_use_is_not_there(run: Run)
 
 
 def test_ctrl_c_cancels_the_job_at_once_and_ends_with_130(live_worker: LiveWorker, tmp_path: Path, run: Run) -> None:
+    size = ("--width", "1024", "--height", "1024", "--steps", "150")
     process = subprocess.Popen(
-        [str(ROOT / "bin" / "rbee-sd"), "generate", "a", "--port", str(live_worker.port), "-o", "never.png"]
-        + ["--width", "1024", "--height", "1024", "--steps", "150"],
+        [ROOT / "bin" / "rbee-sd", "generate", "a", "--port", str(live_worker.port), "-o", "never.png", *size],
         cwd=tmp_path,
         env=environ(tmp_path),
         stderr=subprocess.PIPE,
