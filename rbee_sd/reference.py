@@ -33,7 +33,7 @@ flag of `rbee-sd serve`. A flag goes before a variable, a variable before the fi
 variable or a flag, a list is written with commas. An unknown key or variable is an error that names the nearest
 known one.
 
-`conf/rbee-sd.toml` holds all of them, `conf/development.toml` and `conf/production.toml` are two profiles to start from.
+`conf/rbee-sd.toml` holds all of them; `conf/development.toml` and `conf/production.toml` are profiles to start from.
 
 This page is written by `bin/reference` from `rbee_sd/settings.py`.
 

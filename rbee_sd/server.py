@@ -132,7 +132,6 @@ class Server:
     async def drain(self) -> None:
         """Refuse new jobs and let those accepted go on, for `drain_timeout` at most; the rest is interrupted."""
         self.registry.draining = True
-        self._http.stop()
         live = self.registry.live()
         log.info("draining: %d jobs left", len(live))
         loop = asyncio.get_running_loop()

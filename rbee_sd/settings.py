@@ -77,7 +77,7 @@ class Settings:
     state_dir: str = setting("", "Folder for images and the lock; empty: rbee-sd in the user's state folder.")
     queue_size: int = setting(64, "Jobs that may wait; one more is refused with 503.", minimum=1, maximum=100_000)
     job_ttl: float = setting(3600.0, "Seconds a finished job and its images are kept.", minimum=1, maximum=31_536_000)
-    job_history: int = setting(2000, "Finished jobs kept at most; the oldest go first.", minimum=1, maximum=1_000_000)
+    job_history: int = setting(1000, "Finished jobs kept at most; the oldest go first.", minimum=1, maximum=1_000_000)
     job_timeout: float = setting(
         300.0, "Seconds a job may run unless it names its own timeout.", minimum=1, maximum=86_400
     )
@@ -88,7 +88,10 @@ class Settings:
     max_steps: int = setting(150, "Most denoise steps of a job.", minimum=1, maximum=1000)
     max_count: int = setting(8, "Most images of one job.", minimum=1, maximum=64)
     max_megapixel_steps: float = setting(
-        1000.0, "Most work of one job: width x height x steps x count, in millions.", minimum=0.01, maximum=1_000_000_000
+        1000.0,
+        "Most work of one job: width x height x steps x count, in millions.",
+        minimum=0.01,
+        maximum=1_000_000_000,
     )
 
     # Streams and requests.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -273,6 +272,6 @@ def log_access(handler: RequestHandler) -> None:
         request.method,
         request.uri,
         handler.get_status(),
-        1000 * (time.time() - request._start_time if request._finish_time is None else request.request_time()),
+        1000 * request.request_time(),
         getattr(handler, "request_id", "-"),
     )

@@ -13,6 +13,7 @@ import multiprocessing
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -68,17 +69,24 @@ class EngineProcess:
 
     def kill(self) -> None:
         """End the process at once, also a stopped one. No effect on one that has ended."""
-        if not self.exited.is_set():
-            self._process.kill()
+        self._signal(self._process.kill)
 
-    async def stop(self) -> None:
-        """End the process: a Shutdown message, then SIGTERM, then SIGKILL, each with a deadline."""
+    async def stop(self, listening: bool) -> None:
+        """End the process: a Shutdown message, then SIGTERM, then SIGKILL, each with a deadline.
+
+        One that is not `listening`, because it loads a model, is spared the message.
+        """
         self.send(Shutdown())
-        if not await self._exits_within(SHUTDOWN_GRACE):
-            self._process.terminate()
+        if not (listening and await self._exits_within(SHUTDOWN_GRACE)):
+            self._signal(self._process.terminate)
             if not await self._exits_within(TERMINATE_GRACE):
-                self._process.kill()
+                self.kill()
                 await self.exited.wait()
+
+    def _signal(self, send: Callable[[], None]) -> None:
+        # The reader thread may have seen the end of the process, and let go of it, a moment ago.
+        with suppress(ValueError):
+            send()
 
     async def _exits_within(self, seconds: float) -> bool:
         try:

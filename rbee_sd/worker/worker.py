@@ -111,11 +111,12 @@ class Worker:
 
     async def stop(self) -> None:
         """End the engine and start no other. Idempotent."""
+        listening = self.health is Health.READY
         self.health = Health.STOPPED
         if self._restart is not None:
             self._restart.cancel()
         if self._process is not None:
-            await self._process.stop()
+            await self._process.stop(listening)
 
     def kill(self) -> None:
         """End the engine at once and start no other. Idempotent."""
