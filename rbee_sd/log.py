@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
-
-import orjson
+from typing import Any
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
@@ -22,9 +22,14 @@ class TextFormatter(logging.Formatter):
         record.message = record.message.translate(_CONTROLS)
         return super().formatMessage(record)
 
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Indented, since its text may hold what a client sent: no line of it must look like a record."""
+        lines = super().formatException(ei).split("\n")
+        return "\n".join("  " + line.translate(_CONTROLS) for line in lines)
+
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (Unix seconds), level, logger, message, and exception where there is one."""
+    """One JSON object a line, in ASCII: time (Unix seconds), level, logger, process, message, exception if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -36,7 +41,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry).decode()
+        return json.dumps(entry)
 
 
 def configure(level: str = "info", style: str = "text") -> None:

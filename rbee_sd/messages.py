@@ -8,6 +8,7 @@ do not. `encode` and `decode` do not block and touch no pipe.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args, get_type_hints
@@ -160,14 +161,19 @@ _HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 
 
 def encode(message: Message) -> bytes:
-    """Return one frame. Raises `ProtocolError` when it would be larger than `MAX_FRAME`."""
+    """Return one frame. Raises `ProtocolError` when it would be too large, or would not come back the same."""
     body: dict[str, Any] = {"kind": type(message).__name__, **asdict(message)}
     blobs: list[bytes] = []
     for name, hint in _HINTS[type(message)].items():
         if hint == tuple[bytes, ...]:
             blobs += body[name]
             body[name] = [len(blob) for blob in body[name]]
-    header = orjson.dumps(body)
+    if not all(math.isfinite(value) for value in body.values() if isinstance(value, float)):
+        raise ProtocolError(f"{body['kind']} with a number that JSON has no word for")
+    try:
+        header = orjson.dumps(body)
+    except TypeError as error:
+        raise ProtocolError(f"{body['kind']} with a value that JSON cannot hold") from error
     frame = b"".join((_LENGTH.pack(len(header)), header, *blobs))
     if len(frame) > MAX_FRAME:
         raise ProtocolError(f"a frame of {len(frame)} bytes is over the limit of {MAX_FRAME}")
@@ -186,9 +192,10 @@ def decode(frame: bytes) -> Message:
         body = orjson.loads(frame[_LENGTH.size : start])
     except orjson.JSONDecodeError as error:
         raise ProtocolError("header is not JSON") from error
-    kind = _KINDS.get(body.pop("kind", None)) if isinstance(body, dict) else None
-    if kind is None:
+    name = body.pop("kind", None) if isinstance(body, dict) else None
+    if not isinstance(name, str) or name not in _KINDS:
         raise ProtocolError("unknown kind of message")
+    kind = _KINDS[name]
     if set(body) != {field.name for field in fields(kind)}:
         raise ProtocolError(f"{kind.__name__} with the wrong fields")
     rest = memoryview(frame)[start:]

@@ -21,7 +21,7 @@ from tornado.netutil import bind_sockets
 
 from rbee_sd import __version__
 from rbee_sd.engine import main as engine_main
-from rbee_sd.engine.config import EngineConfig
+from rbee_sd.engine.config import HUB_ID, EngineConfig
 from rbee_sd.errors import StartError
 from rbee_sd.http.base import Context
 from rbee_sd.http.door import Door, is_loopback
@@ -46,11 +46,13 @@ BODY_TIMEOUT = 20.0
 
 
 def model_name(model: str) -> str:
-    """What clients call the model of this setting: a folder's or file's own name, or the hub id."""
+    """What clients call the model of this setting: the hub id, or a folder's or file's own name, never its path."""
     path = Path(model).expanduser()
     if path.is_file():
         return path.stem
-    return path.resolve().name if path.is_dir() and model != "demo" else model
+    if path.is_dir() and model != "demo":
+        return path.resolve().name
+    return model if HUB_ID.fullmatch(model) else path.name
 
 
 def default_state_dir() -> Path:

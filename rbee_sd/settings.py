@@ -150,7 +150,8 @@ def load(
     path = conf or environ.get(environment_name("conf"))
     if path:
         for name, value in _read(Path(path)).items():
-            values[_known(name, known, "the settings file")] = _from_toml(known[name], value)
+            _known(name, known, "the settings file")
+            values[name] = _from_toml(known[name], value)
     for variable, text in environ.items():
         if variable.startswith(PREFIX) and variable not in NO_SETTINGS:
             name = _known(variable.removeprefix(PREFIX).lower(), known, "the environment")
@@ -168,26 +169,27 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        # TOMLDecodeError and UnicodeDecodeError are kinds of it; so is what a number of 5,000 digits raises.
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from error
 
 
 def _known(name: str, known: Mapping[str, Field[Any]], where: str) -> str:
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0)
     raise SettingsError(f"unknown setting '{name}' in {where}; did you mean '{near[0]}'?")
 
 
 def _from_toml(item: Field[Any], value: Any) -> Any:
     hint = HINTS[item.name]
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return tuple(value)
     if type(value) is hint:
         return value
-    raise SettingsError(f"{item.name} must be {kind_name(item.name)}, not {value!r}")
+    raise _wrong_kind(item, value)
 
 
 def _from_text(item: Field[Any], text: str) -> Any:
@@ -201,7 +203,12 @@ def _from_text(item: Field[Any], text: str) -> Any:
             return tuple(part.strip() for part in text.split(",") if part.strip())
         return hint(text)
     except (ValueError, KeyError) as error:
-        raise SettingsError(f"{item.name} must be {kind_name(item.name)}, not {text!r}") from error
+        raise _wrong_kind(item, text) from error
+
+
+def _wrong_kind(item: Field[Any], value: Any) -> SettingsError:
+    shown = "" if item.metadata["secret"] else f", not {value!r:.100}"
+    return SettingsError(f"{item.name} must be {kind_name(item.name)}{shown}")
 
 
 def _check(item: Field[Any], value: Any) -> None:

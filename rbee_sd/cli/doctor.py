@@ -21,6 +21,7 @@ import psutil
 from rbee_sd import __version__
 from rbee_sd.cli import options
 from rbee_sd.client import Client, ClientError
+from rbee_sd.engine.config import HUB_ID
 from rbee_sd.settings import Settings
 
 PACKAGES = ("tornado", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pillow", "pydantic")
@@ -128,7 +129,7 @@ def _model(settings: Settings) -> Finding:
         return Finding("ok", f"model {model}")
     if model.is_file():
         return Finding("problem", f"model {model} is not a .safetensors file", "other formats can carry code")
-    if settings.model.count("/") == 1:
+    if HUB_ID.fullmatch(settings.model):
         return Finding("ok", f"model {settings.model}: from the hub, or from its local copy")
     return Finding("problem", f"model {settings.model} is not here", "name a folder, a .safetensors file or a hub id")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+"""Owner and name of a model on the hub; no path begins like this unless it exists."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,7 @@ def build_scheduler() -> EulerDiscreteScheduler:
 
 
 def main() -> None:
+    """Entry of bin/make-demo-model."""
     parser = argparse.ArgumentParser(prog="make-demo-model", description="Build the embedded model `demo` afresh.")
     parser.add_argument(
         "folder", nargs="?", type=Path, default=DEMO_FOLDER, help="where to (default: the package's own)"

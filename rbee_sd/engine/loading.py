@@ -7,7 +7,6 @@ classes of diffusers and transformers, so that loading a model never runs code t
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import tqdm  # noqa: E402
 import transformers.utils.logging  # noqa: E402
 from diffusers import StableDiffusionPipeline  # noqa: E402
 
-from rbee_sd.engine.config import EngineConfig  # noqa: E402
+from rbee_sd.engine.config import HUB_ID, EngineConfig  # noqa: E402
 from rbee_sd.engine.device import choose_device, choose_dtype, set_threads  # noqa: E402
 from rbee_sd.engine.pipeline import ModelError  # noqa: E402
 from rbee_sd.engine.stable_diffusion import StableDiffusion  # noqa: E402
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 DEMO = Path(__file__).parent / "demo"
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion"}
 """Where a model's parts may come from; `stable_diffusion` is diffusers' own name for its safety checker."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load(config: EngineConfig) -> StableDiffusion:

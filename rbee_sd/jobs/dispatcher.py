@@ -113,7 +113,8 @@ class Dispatcher:
         """No engine will ever do a job: end those that wait, and those still to come."""
         self._refusal = (code, message)
         for job in self._registry.live():
-            self._registry.fail(job, code, message)
+            if job.order.work is not None:
+                self._registry.fail(job, code, message)
 
     def _apply(self, job: Job, message: Event) -> None:
         match message:

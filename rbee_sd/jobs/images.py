@@ -34,6 +34,7 @@ class ImageFiles:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
         self._kept: dict[str, list[ImageFile]] = {}
+        self._closed = False
 
     def prepare(self) -> None:
         """Make the folder and drop what an earlier run left; its jobs are gone. Blocks; raises `OSError`."""
@@ -54,27 +55,36 @@ class ImageFiles:
         return await self._call(_read, image.path, offset, size)
 
     def remove(self, job_id: str) -> None:
-        """Forget a job's images and delete them in the background."""
-        if self._kept.pop(job_id, None) is not None:
+        """Forget a job's images and delete them, in the background as long as there is one."""
+        if self._kept.pop(job_id, None) is None:
+            return
+        if self._closed:
+            shutil.rmtree(self._folder / job_id, ignore_errors=True)
+        else:
             self._thread.submit(shutil.rmtree, self._folder / job_id, ignore_errors=True)
 
     def close(self) -> None:
         """Finish what was begun and end the thread. Idempotent; blocks for the writes in hand."""
+        self._closed = True
         self._thread.shutdown()
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def _write(self, job_id: str, images: Sequence[bytes]) -> list[ImageFile]:
-        aside = self._folder / f"{job_id}.part"
+        aside, final = self._folder / f"{job_id}.part", self._folder / job_id
         try:
             aside.mkdir()
             for number, image in enumerate(images):
                 _write_synced(aside / f"{number}.png", image)
-            final = aside.rename(self._folder / job_id)
-            _sync_folder(self._folder)
+            aside.rename(final)
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)
+            raise
+        try:
+            _sync_folder(self._folder)
+        except OSError:
+            shutil.rmtree(final, ignore_errors=True)
             raise
         return [
             ImageFile(final / f"{number}.png", f'"{hashlib.sha256(image).hexdigest()[:32]}"')

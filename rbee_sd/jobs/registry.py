@@ -127,7 +127,9 @@ class JobRegistry:
         return job.view(0 if job.order.work is None else self.queue.position(job))
 
     def complete(self, job: Job, *, result: dict[str, Any] | None = None, flagged: tuple[int, ...] = ()) -> None:
-        """End a job well, with a result or with the images that were saved for it."""
+        """End a job well, with a result or with the images that were saved for it. No effect on one that has ended."""
+        if job.state.terminal:
+            return
         seed = job.order.seed or 0
         job.images = [
             {"index": n, "url": f"/v1/jobs/{job.id}/images/{n}", "seed": seed + n, "flagged": n in flagged}

@@ -23,6 +23,7 @@ class Watcher:
         self._grace = grace
         self._listeners: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._closed = False
         registry.on_finish(self._finished)
 
     def listeners(self, job_id: str) -> int:
@@ -46,7 +47,7 @@ class Watcher:
             self._listeners[job.id] = count
             return
         self._listeners.pop(job.id, None)
-        if job.state.terminal or job.order.on_disconnect == "finish":
+        if self._closed or job.state.terminal or job.order.on_disconnect == "finish":
             return
         log.info("%s has no listener left; cancelled in %g s unless one returns", job.id, self._grace)
         loop = asyncio.get_running_loop()
@@ -54,6 +55,7 @@ class Watcher:
 
     def close(self) -> None:
         """Cancel nothing from now on: the worker is leaving, not the listeners. Idempotent."""
+        self._closed = True
         for job_id in tuple(self._timers):
             self._stop_timer(job_id)
 

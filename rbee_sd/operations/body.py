@@ -5,6 +5,7 @@ Front process; parses in place, so the size of a body is bounded before it comes
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -47,20 +48,32 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+def digest_of(fields: Mapping[str, Any]) -> bytes:
+    """A hash that is equal for equal objects, however they were written. Raises 400 `invalid_json`."""
+    try:
+        return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).digest()
+    except TypeError as error:
+        raise _invalid_json("the body is nested too deeply") from error
+
+
 def validate(model: type[R], fields: Mapping[str, Any], context: Any) -> R:
     """The request in `fields`. Raises 400 `invalid_request` that names every wrong field."""
-    nulls = [
-        FieldError(name, "not_null", "null is not a value; leave the field out")
+    nulls = {
+        name: FieldError(_shown(name), "not_null", "null is not a value; leave the field out")
         for name in fields
         if fields[name] is None
-    ]
+    }
     present = {name: value for name, value in fields.items() if value is not None}
     try:
         request = model.model_validate(present, context=context)
     except ValidationError as error:
-        raise invalid(nulls + [_field_error(entry) for entry in error.errors(include_url=False)]) from error
+        # Without its null, a required field is missing too; once is enough.
+        entries = [
+            entry for entry in error.errors(include_url=False) if entry["loc"] not in {(name,) for name in nulls}
+        ]
+        raise invalid([*nulls.values(), *map(_field_error, entries)]) from error
     if nulls:
-        raise invalid(nulls)
+        raise invalid([*nulls.values()])
     return request
 
 
@@ -71,11 +84,11 @@ def invalid(errors: Sequence[FieldError]) -> RequestError:
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _DuplicateKeyError(f"the key '{_shown(twice)}' appears twice in one object")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _DuplicateKeyError(f"the key '{_shown(name)}' appears twice in one object")
+        found[name] = value
     return found
 
 
@@ -97,5 +110,6 @@ def _field_error(entry: Mapping[str, Any]) -> FieldError:
 def _shown(value: Any) -> Any:
     if isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    # Not as JSON: a value may be nested deeper than orjson writes. `repr` of what came from JSON is bounded by that.
+    text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"

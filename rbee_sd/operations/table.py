@@ -6,18 +6,15 @@ Front process, IOLoop thread; nothing here blocks. A new operation is one file a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.job import Job, Order
 from rbee_sd.jobs.registry import JobRegistry
-from rbee_sd.operations.body import Request, invalid, parse_object, validate
+from rbee_sd.operations.body import Request, digest_of, invalid, parse_object, validate
 from rbee_sd.operations.image import ImageGeneration, order_image
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.status import Status, order_status
@@ -53,7 +50,7 @@ class Desk:
     def submit(self, body: bytes, key: str | None = None) -> Job:
         """Accept the operation in `body`, once for each Idempotency-Key. Raises `RequestError`."""
         fields = parse_object(body)
-        digest = hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).digest()
+        digest = digest_of(fields)
         if key is not None and (before := self._registry.repeated(key, digest)) is not None:
             return before
         operation = _look_up(fields)
