@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ BODY_TIMEOUT = 20.0
 
 def model_name(model: str) -> str:
     """What clients call the model of this setting: the hub id, or a folder's or file's own name, never its path."""
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))  # as it is, for a home that nobody has
     if path.is_file():
         return path.stem
     if path.is_dir() and model != "demo":
@@ -96,8 +97,8 @@ class Server:
         self._http = HTTPServer(
             make_application(context),
             max_header_size=MAX_HEADER,
-            # Larger than what the handlers accept: they answer 413 themselves, Tornado could only hang up.
-            max_body_size=2 * settings.max_body,
+            # The handlers have limits of their own and answer 413; Tornado could only hang up.
+            max_body_size=sys.maxsize,
             idle_connection_timeout=IDLE_CONNECTION_TIMEOUT,
             body_timeout=BODY_TIMEOUT,
         )

@@ -101,9 +101,7 @@ class Settings:
     listener_timeout: float = setting(
         20.0, "Seconds a client may leave sent data unread before it is dropped.", minimum=0.1, maximum=30
     )
-    max_body: int = setting(
-        32 * 1024 * 1024, "Largest request body, in bytes.", minimum=1024, maximum=1024 * 1024 * 1024
-    )
+    max_body: int = setting(1024 * 1024, "Largest request body, in bytes.", minimum=1024, maximum=1024 * 1024 * 1024)
 
     # The process.
     drain_timeout: float = setting(

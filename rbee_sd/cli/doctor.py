@@ -120,7 +120,7 @@ def _files() -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    model = Path(settings.model).expanduser()
+    model = Path(os.path.expanduser(settings.model))
     if settings.model == "demo":
         return Finding("warning", "model demo: embedded, random weights, no real pictures", "choose one with model")
     if model.is_dir() and not (model / "model_index.json").is_file():

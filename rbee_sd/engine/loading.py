@@ -7,6 +7,7 @@ classes of diffusers and transformers, so that loading a model never runs code t
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def _quiet_libraries() -> None:
 
 
 def _pipe(config: EngineConfig, dtype: torch.dtype) -> StableDiffusionPipeline:
-    path = DEMO if config.model == "demo" else Path(config.model).expanduser()
+    path = DEMO if config.model == "demo" else Path(os.path.expanduser(config.model))
     if path.is_file():
         return _single_file(path, config, dtype)
     if path.is_dir():

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import asdict, dataclass
 from http.client import responses
 from typing import Any
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 SMALL_BODY = 64 * 1024
 """Bytes that are read and ignored where no body is expected."""
+LINGER_BYTES = 64 * 1024 * 1024
+"""What is read and dropped of a body that was refused, so that its sender gets to see why."""
 SLICE = 64 * 1024
 """Bytes handed to the socket at a time: the most that is held for a client that does not read."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -64,6 +67,11 @@ class BaseHandler(RequestHandler):
     def initialize(self, context: Context) -> None:
         """Called by Tornado with the route's keyword arguments."""
         self.context = context
+        self.body = bytearray()
+        self._dropped = 0
+        self._turned_away = False
+        self._admitted = False
+        self._admitted_origin: str | None = None
 
     def set_default_headers(self) -> None:
         """Called at the start, and again when an error clears what was set."""
@@ -75,8 +83,19 @@ class BaseHandler(RequestHandler):
             self.request_id = sent if REQUEST_ID.fullmatch(sent) else f"req_{uuid.uuid4().hex}"
         self.set_header("X-Request-ID", self.request_id)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Runs when the headers are here and before any of the body."""
+        try:
+            self.admit()
+        except RequestError as error:
+            if not self._body_expected():
+                raise
+            await self._turn_away(error)
+        else:
+            self._admitted = True
+
+    def admit(self) -> None:
+        """Raise `RequestError` for what must not come in. Subclasses add to it."""
         headers = self.request.headers
         host = headers.get("Host")
         origin = headers.get("Origin")
@@ -90,10 +109,14 @@ class BaseHandler(RequestHandler):
                 "origin_not_allowed",
                 "pages from that origin may not use this worker; see the setting cors_origins",
             )
-        self._allow_origin(origin)
+        self._admitted_origin = origin
+        self._allow_origin()
         if self.request.method == "OPTIONS":
             return
-        self._check_body()
+        length = headers.get("Content-Length", "0")
+        # Any other length is broken framing, which Tornado answers when it comes to the body.
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
+            raise self._too_large()
         if not self.open_to_all and not self.context.door.key_accepted(
             headers.get("Authorization"), headers.get("X-API-Key")
         ):
@@ -104,15 +127,18 @@ class BaseHandler(RequestHandler):
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    def data_received(self, chunk: bytes) -> None:
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Called by Tornado with each part of the body."""
-        if self._finished:
-            return
+        if self._turned_away:
+            self._dropped += len(chunk)
+            if self._dropped > LINGER_BYTES:
+                self.cut()
+            return None
         self.body += chunk
-        if len(self.body) > self.max_body:
-            # What is still to come is not read: Tornado closes the connection behind the answer.
-            self.body = bytearray()
-            self._refuse(self._too_large())
+        if len(self.body) <= self.max_body:
+            return None
+        self.body.clear()
+        return self._turn_away(self._too_large())
 
     def options(self, *_: str) -> None:
         """CORS preflight, and plain OPTIONS."""
@@ -163,34 +189,28 @@ class BaseHandler(RequestHandler):
             return False
         except TimeoutError:
             log.warning("%s dropped a client that does not read: %s", self.request_id, self.request.path)
-            self.detach_and_close()
+            self.cut()
             return False
         return True
 
-    def detach_and_close(self) -> None:
-        """Cut the connection without another word."""
+    @property
+    def socket_stream(self) -> Any:
+        """Tornado's stream of this connection; None when it is gone."""
         connection: Any = self.request.connection
-        connection.stream.close()
+        return connection.stream
+
+    def cut(self) -> None:
+        """Close the connection without another word."""
+        if self.socket_stream is not None:
+            self.socket_stream.close()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error, whoever raised it, as the contract's JSON."""
         raised = kwargs.get("exc_info", (None, None, None))[1]
-        error = raised if isinstance(raised, RequestError) else self._as_request_error(status_code, raised)
-        self._allow_origin(self._checked_origin)
-        if error.status == 405:
-            self.set_header("Allow", self._allowed_methods())
-        for name, value in error.headers.items():
-            self.set_header(name, value)
-        fields = [asdict(field) for field in error.fields]
-        body = {
-            "code": error.code,
-            "type": TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error"),
-            "message": error.message,
-            "param": fields[0]["field"] if fields else None,
-            "request_id": self.request_id,
-            "errors": fields,
-        }
-        self.answer({"error": body}, error.status)
+        if not self._admitted:
+            # Tornado closes behind an answer that is given before it has looked for a body.
+            self.set_header("Connection", "close")
+        self.finish(self._error_body(raised if isinstance(raised, RequestError) else _as_request_error(status_code)))
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Give a RequestError its own status; Tornado would answer 500 for what is no HTTPError."""
@@ -204,16 +224,31 @@ class BaseHandler(RequestHandler):
         else:
             log.error("%s: defect in %s", self.request_id, self.request.path, exc_info=value)
 
-    # Set by `prepare` once the Origin is accepted, and wanted again by `write_error`.
-    _checked_origin: str | None = None
-    body: bytearray
+    def _error_body(self, error: RequestError) -> bytes:
+        """Set status and headers for an error; returns the body."""
+        self.set_status(error.status)
+        self.set_header("Content-Type", "application/json")
+        self._allow_origin()
+        if error.status == 405:
+            self.set_header("Allow", self._allowed_methods())
+        for name, value in error.headers.items():
+            self.set_header(name, value)
+        fields = [asdict(field) for field in error.fields]
+        body = {
+            "code": error.code,
+            "type": TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error"),
+            "message": error.message,
+            "param": fields[0]["field"] if fields else None,
+            "request_id": self.request_id,
+            "errors": fields,
+        }
+        return orjson.dumps({"error": body})
 
-    def _allow_origin(self, origin: str | None) -> None:
+    def _allow_origin(self) -> None:
         self.set_header("Vary", "Origin")
-        self._checked_origin = origin
-        if origin is None:
+        if self._admitted_origin is None:
             return
-        self.set_header("Access-Control-Allow-Origin", origin)
+        self.set_header("Access-Control-Allow-Origin", self._admitted_origin)
         self.set_header("Access-Control-Expose-Headers", "X-Request-ID, Retry-After, ETag")
         if self.request.method == "OPTIONS":
             self.set_header("Access-Control-Allow-Methods", self._allowed_methods())
@@ -223,17 +258,34 @@ class BaseHandler(RequestHandler):
             )
             self.set_header("Access-Control-Max-Age", "600")
 
-    def _check_body(self) -> None:
-        self.body = bytearray()
-        length = self.request.headers.get("Content-Length")
-        if length is not None and int(length) > self.max_body:
-            raise self._too_large()
+    def _body_expected(self) -> bool:
+        headers = self.request.headers
+        # With `Expect` the client waits for the answer before it sends.
+        announced = headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
+        return announced and "Expect" not in headers
+
+    async def _turn_away(self, error: RequestError) -> None:
+        """Answer before the body has been read, in a way that a client which is still sending can see.
+
+        Closing while data arrives would reset the connection, and the answer with it. So the answer is sent, our
+        half of the connection is closed, and what still comes is dropped, for LINGER_BYTES or `body_timeout`.
+        """
+        self._turned_away = True
+        body = self._error_body(error)
+        self.set_header("Connection", "close")
+        self.set_header("Content-Length", str(len(body)))
+        self.write(body)
+        log_access(self)
+        if await self.flushed() and self.socket_stream is not None:
+            self.socket_stream.socket.shutdown(socket.SHUT_WR)
+        # Tornado calls the method of this name once the body has come to its end.
+        setattr(self, str(self.request.method).lower(), self._part)
+
+    async def _part(self, *_: str) -> None:
+        self.cut()
 
     def _too_large(self) -> RequestError:
         return RequestError(413, "body_too_large", f"the body is larger than {self.max_body} bytes")
-
-    def _refuse(self, error: RequestError) -> None:
-        self.send_error(error.status, exc_info=(RequestError, error, None))
 
     def _allowed_methods(self) -> str:
         methods = [
@@ -243,26 +295,27 @@ class BaseHandler(RequestHandler):
         ]
         return ", ".join(methods)
 
-    def _as_request_error(self, status: int, raised: BaseException | None) -> RequestError:
-        reason = responses.get(status, "error")
-        if status >= 500 or raised is None:
-            message = "the worker failed on this request; the log has the request id" if status >= 500 else reason
-        else:
-            message = reason
-        return RequestError(status, reason.lower().replace(" ", "_"), message)
+
+def _as_request_error(status: int) -> RequestError:
+    reason = responses.get(status, "error")
+    message = "the worker failed on this request; the log has the request id" if status >= 500 else reason
+    return RequestError(status, reason.lower().replace(" ", "_"), message)
 
 
 class NotFoundHandler(BaseHandler):
     """Every path without a route."""
 
-    def prepare(self) -> None:
+    def admit(self) -> None:
         """After the door: a stranger is not told what is here."""
-        super().prepare()
+        super().admit()
         raise RequestError(404, "not_found", "there is nothing at this path")
 
 
 def log_access(handler: RequestHandler) -> None:
-    """One line a request, when it ends; a stream's when the stream ends."""
+    """One line a request, when it ends; a stream's when the stream ends; a refused one's when it is refused."""
+    if getattr(handler, "logged", False):
+        return
+    handler.logged = True  # type: ignore[attr-defined]
     request = handler.request
     level = logging.WARNING if handler.get_status() >= 500 else logging.INFO
     access.log(

@@ -17,11 +17,11 @@ LARGEST_PAGE = 200
 class SubmitHandler(BaseHandler):
     """`POST /v1/inference`, and the POST of `/v1/jobs`."""
 
-    def prepare(self) -> None:
+    def admit(self) -> None:
         """Refuse what is not plain JSON before reading it."""
         if self.request.method == "POST":
             self.max_body = self.context.settings.max_body
-        super().prepare()
+        super().admit()
         if self.request.method == "POST":
             self._check_type()
 

@@ -7,8 +7,9 @@ the handler at once, and the job's watcher is told in the same tick.
 from __future__ import annotations
 
 import base64
+import logging
+import socket
 from collections.abc import AsyncIterator
-from typing import Any
 
 from rbee_sd.http import sse
 from rbee_sd.http.base import SLICE, BaseHandler
@@ -16,6 +17,10 @@ from rbee_sd.jobs.event_log import Cursor, Event
 from rbee_sd.jobs.images import ImageFile
 from rbee_sd.jobs.job import Job
 
+log = logging.getLogger(__name__)
+
+SEND_BUFFER = 64 * 1024
+"""Bytes; Linux takes twice this."""
 ENCODED = SLICE // 4 * 3
 """Bytes of an image that make one slice of base64."""
 
@@ -30,9 +35,11 @@ class StreamHandler(BaseHandler):
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-cache, no-store")
         self.set_header("X-Accel-Buffering", "no")
+        self.set_header("Connection", "close")
         # Tornado sets TCP_NODELAY only at the end of an answer; before, small events would wait for an ACK.
-        connection: Any = self.request.connection
-        connection.stream.set_nodelay(True)
+        self.socket_stream.set_nodelay(True)
+        # Else the kernel would hold megabytes for a client that does not read.
+        self.socket_stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         return await self.send(sse.RETRY)
 
     async def follow(self, cursor: Cursor) -> AsyncIterator[tuple[int, Event]]:
@@ -47,7 +54,14 @@ class StreamHandler(BaseHandler):
 
     def on_connection_close(self) -> None:
         """The client has gone."""
+        super().on_connection_close()
         self.leave()
+
+    async def end(self) -> None:
+        """The stream is over: let it arrive, then close."""
+        if await self.flushed():
+            await self.finish()
+            self.cut()
 
     def leave(self) -> None:
         """Stop listening. Idempotent."""
@@ -94,21 +108,29 @@ class JobStreamHandler(StreamHandler):
             pictures = [] if images_by_url or event.name != "complete" else self.context.registry.images.of(job.id)
             if not await (self._send_complete(number, event, pictures[0]) if pictures else self._send(number, event)):
                 return
-        if cursor.exhausted:
-            await self.send(sse.DONE)
+        if cursor.exhausted and await self.send(sse.DONE):
+            await self.end()
 
     async def _send(self, number: int, event: Event) -> bool:
         return await self.send(sse.frame(number, event))
 
     async def _send_complete(self, number: int, event: Event, picture: ImageFile) -> bool:
         """`complete` with the first image as base64, read from its file as fast as the client takes it."""
+        images = self.context.registry.images
+        try:
+            part = await images.read(picture, 0, ENCODED)
+        except OSError:
+            # Somebody deleted it. The event is the job's last all the same.
+            log.warning("%s: its image is no longer on disk", self.request_id)
+            return await self._send(number, event)
         if not await self.send(sse.head(number, event) + event.data[:-1] + b',"image_base64":"'):
             return False
         offset = 0
-        while part := await self.context.registry.images.read(picture, offset, ENCODED):
-            offset += len(part)
+        while part:
             if not await self.send(base64.b64encode(part)):
                 return False
+            offset += len(part)
+            part = await images.read(picture, offset, ENCODED)
         return await self.send(b'"}\n\n')
 
 
@@ -128,5 +150,6 @@ class FeedHandler(StreamHandler):
                 async for number, event in self.follow(self.cursor):
                     if not await self.send(sse.frame(number, event)):
                         return
+                await self.end()
         finally:
             self.leave()

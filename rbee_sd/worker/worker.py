@@ -125,6 +125,9 @@ class Worker:
             self._process.kill()
 
     def _said(self, message: Message) -> None:
+        if self.health is Health.STOPPED:
+            # What an engine says on its way out changes nothing any more.
+            return
         match message:
             case Ready():
                 self.model = message
