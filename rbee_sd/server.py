@@ -56,10 +56,15 @@ def model_name(model: str) -> str:
     return model if HUB_ID.fullmatch(model) else path.name
 
 
+def state_dir_of(settings: Settings) -> Path:
+    """The state folder of a worker with these settings."""
+    return Path(os.path.expanduser(settings.state_dir)) if settings.state_dir else default_state_dir()
+
+
 def default_state_dir() -> Path:
     """`rbee-sd` in the user's state folder (XDG base directories)."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "rbee-sd"
+    return Path(os.path.expanduser(base)) / "rbee-sd"
 
 
 class Server:
@@ -67,7 +72,7 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._state_dir = Path(settings.state_dir).expanduser() if settings.state_dir else default_state_dir()
+        self._state_dir = state_dir_of(settings)
         self._lock: int | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()

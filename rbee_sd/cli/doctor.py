@@ -100,9 +100,9 @@ def _memory() -> Finding:
 
 
 def _state_dir(settings: Settings) -> Finding:
-    from rbee_sd.server import default_state_dir
+    from rbee_sd.server import state_dir_of
 
-    folder = Path(settings.state_dir).expanduser() if settings.state_dir else default_state_dir()
+    folder = state_dir_of(settings)
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         advice = "choose another with state_dir, or give this user the right to write"

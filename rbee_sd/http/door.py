@@ -69,7 +69,8 @@ class Door:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer":
             sent = token.strip()
-        return hmac.compare_digest(sent.encode(), self._key)
+        # Tornado reads header bytes as Latin-1; this is what was sent.
+        return hmac.compare_digest(sent.encode("latin-1", "replace"), self._key)
 
     def _address_allowed(self, name: str) -> bool:
         # An address, unlike a name, cannot be pointed elsewhere by whoever owns a page.

@@ -103,8 +103,8 @@ class Job:
         """`step` of `total` denoise steps are done."""
         first = self.started if self.started is not None else self.created
         self.step, self.total = step, total
-        eta = (time.monotonic() - first) / step * (total - step)
-        percent = round(100 * step / total, 1)
+        eta = (time.monotonic() - first) / max(step, 1) * (total - step)
+        percent = round(100 * step / max(total, 1), 1)
         self.emit("progress", step=step, total=total, percent=percent, eta_s=round(eta, 2), at=round(at, 4))
 
     def finish(self, state: State, name: str, **data: Any) -> bool:

@@ -73,10 +73,9 @@ def validate(model: type[R], fields: Mapping[str, Any], context: Any) -> R:
         request = model.model_validate(present, context=context)
     except ValidationError as error:
         # Without its null, a required field is missing too; once is enough.
-        entries = [
-            entry for entry in error.errors(include_url=False) if entry["loc"] not in {(name,) for name in nulls}
-        ]
-        raise invalid([*nulls.values(), *map(_field_error, entries)]) from error
+        named = {(name,) for name in nulls}
+        others = [_field_error(entry) for entry in error.errors(include_url=False) if entry["loc"] not in named]
+        raise invalid([*nulls.values(), *others]) from error
     if nulls:
         raise invalid([*nulls.values()])
     return request
@@ -115,6 +114,13 @@ def _field_error(entry: Mapping[str, Any]) -> FieldError:
 def _shown(value: Any) -> Any:
     if isinstance(value, bool | int | float):
         return value
-    # Not as JSON: a value may be nested deeper than orjson writes. `repr` of what came from JSON is bounded by that.
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _json(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        # orjson reads deeper nesting than it writes.
+        return repr(value)

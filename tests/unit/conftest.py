@@ -1,0 +1,128 @@
+"""What the unit tests share: orders and jobs made in a line, seats that play an engine, and seeded chance."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from rbee_sd.jobs.dispatcher import Dispatcher
+from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.job import Job, Order
+from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.messages import Event, Generate
+
+TERMINAL = ("complete", "error", "cancelled")
+
+
+def seeded(seed: int) -> random.Random:
+    """Chance that is the same in every run."""
+    return random.Random(seed)  # noqa: S311  (nothing secret is made of it)
+
+
+def order(prompt: str = "a red circle", **changes: Any) -> Order:
+    """An order for the engine, as `image_generation` makes it."""
+    values: dict[str, Any] = {
+        "operation": "image_generation",
+        "request": {"operation": "image_generation", "prompt": prompt},
+        "work": Generate(job_id="", prompt=prompt, negative_prompt="", seed=5),
+        "seed": 5,
+    }
+    return Order(**(values | changes))
+
+
+def quick_order() -> Order:
+    """An order that needs no engine, as `status` makes it."""
+    return Order(operation="status", request={"operation": "status"})
+
+
+def names(job: Job) -> list[str]:
+    """The names of a job's events so far."""
+    return [event.name for _, event in job.log.after(0)]
+
+
+def bodies(job: Job, name: str) -> list[dict[str, Any]]:
+    """The data of a job's events of one name."""
+    return [orjson.loads(event.data) for _, event in job.log.after(0) if event.name == name]
+
+
+def terminal_events(job: Job) -> list[str]:
+    """The terminal events of a job; one, or none while it lives."""
+    return [name for name in names(job) if name in TERMINAL]
+
+
+class ScriptedSeats:
+    """Stands in for the worker: holds up to `capacity` jobs until the test says how they end."""
+
+    def __init__(self, capacity: int = 1) -> None:
+        self.capacity = capacity
+        self.running: list[str] = []
+        self.submitted: list[Generate] = []
+        self.cancelled: list[str] = []
+
+    @property
+    def free(self) -> int:
+        """See `Seats`."""
+        return self.capacity - len(self.running)
+
+    def submit(self, work: Generate) -> None:
+        """See `Seats`; fails the test when there is no room."""
+        assert self.free > 0
+        self.running.append(work.job_id)
+        self.submitted.append(work)
+
+    def cancel(self, job_id: str) -> None:
+        """See `Seats`."""
+        if job_id in self.running:
+            self.cancelled.append(job_id)
+
+    def end(self, dispatcher: Dispatcher, message: Event) -> None:
+        """What the worker does with a terminal message: the place is free, then the dispatcher is told."""
+        self.running.remove(getattr(message, "job_id", ""))
+        dispatcher.said(message)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Iterator[ImageFiles]:
+    """An empty folder of images, at `tmp_path / "images"`."""
+    files = ImageFiles(tmp_path / "images")
+    files.prepare()
+    yield files
+    files.close()
+
+
+MakeRegistry = Callable[..., JobRegistry]
+
+
+@pytest.fixture
+def make_registry(images: ImageFiles) -> MakeRegistry:
+    """Make registries: `make_registry(queue_size=2)`."""
+
+    def make(queue_size: int = 64, ttl: float = 3600.0, history: int = 2000) -> JobRegistry:
+        return JobRegistry(images, queue_size=queue_size, ttl=ttl, history=history)
+
+    return make
+
+
+@pytest.fixture
+def registry(make_registry: MakeRegistry) -> JobRegistry:
+    """A registry with room for everything."""
+    return make_registry()
+
+
+@pytest.fixture
+def seats() -> ScriptedSeats:
+    """An engine for one job at a time."""
+    return ScriptedSeats()
+
+
+@pytest.fixture
+def dispatcher(registry: JobRegistry, seats: ScriptedSeats) -> Dispatcher:
+    """A dispatcher between `registry` and `seats`."""
+    made = Dispatcher(registry)
+    made.worker = seats
+    return made

@@ -1,0 +1,463 @@
+"""`jobs.dispatcher`: between the queue and an engine whose part the test plays."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbee_sd.jobs.dispatcher import Dispatcher
+from rbee_sd.jobs.job import Job, State
+from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.messages import Cancelled, Failed, Finished, Narration, Progress, Pulse, Started
+from tests.conftest import eventually
+from tests.unit.conftest import ScriptedSeats, bodies, names, order, quick_order, seeded, terminal_events
+
+
+class Bench:
+    """A registry, a dispatcher and an engine that does what the test says."""
+
+    def __init__(self, registry: JobRegistry, dispatcher: Dispatcher, seats: ScriptedSeats, folder: Path) -> None:
+        self.registry, self.dispatcher, self.seats, self.folder = registry, dispatcher, seats, folder
+
+    def accept(self, **changes: Any) -> Job:
+        """A job, as the desk takes it in."""
+        job = self.registry.accept(order(**changes))
+        self.dispatcher.accepted(job)
+        return job
+
+    async def running(self, **changes: Any) -> Job:
+        """A job the engine has."""
+        job = self.accept(**changes)
+        await asyncio.sleep(0)
+        assert job.id in self.seats.running
+        return job
+
+    async def begun(self, **changes: Any) -> Job:
+        """A job the engine has begun."""
+        job = await self.running(**changes)
+        self.dispatcher.said(Started(job.id, 2, 64, 64, 7.5, "euler"))
+        return job
+
+    def finish(self, job: Job, images: tuple[bytes, ...] = (b"png",)) -> None:
+        """The engine has finished a job."""
+        self.seats.end(self.dispatcher, Finished(job.id, images))
+
+    def cancelled(self, job: Job) -> None:
+        """The engine has let a job go."""
+        self.seats.end(self.dispatcher, Cancelled(job.id, job.step))
+
+    def die(self, job: Job) -> None:
+        """The engine dies with a job, and takes none until it is back."""
+        self.seats.running.remove(job.id)
+        self.seats.capacity = 0
+        self.dispatcher.lost([job.id])
+
+    def revive(self, capacity: int = 1) -> None:
+        """Another engine is ready."""
+        self.seats.capacity = capacity
+        self.dispatcher.ready()
+
+    async def disk_is_quiet(self) -> None:
+        """Wait until what was to be written, and then deleted, is: saves of ours queue behind it on the one thread."""
+        await asyncio.sleep(0)
+        for number in range(3):
+            await self.registry.images.save(f"job_barrier{number}", ())
+        for number in range(3):
+            (self.folder / f"job_barrier{number}").rmdir()
+
+    def files(self) -> list[str]:
+        """Names in the folder of images."""
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+@pytest.fixture
+def bench(registry: JobRegistry, dispatcher: Dispatcher, seats: ScriptedSeats, tmp_path: Path) -> Bench:
+    """An engine for one job at a time."""
+    return Bench(registry, dispatcher, seats, tmp_path / "images")
+
+
+async def test_a_job_goes_from_the_queue_to_its_images(bench: Bench) -> None:
+    job = bench.accept()
+    # The answer to the client still says `queued`.
+    assert job.state is State.QUEUED
+    assert bench.seats.running == []
+    await eventually(lambda: job.state is State.RUNNING)
+    bench.dispatcher.said(Started(job.id, 2, 64, 64, 7.5, "euler"))
+    bench.dispatcher.said(Progress(job.id, 1, 2, time.time()))
+    bench.dispatcher.said(Progress(job.id, 2, 2, time.time()))
+    bench.finish(job)
+    await eventually(lambda: job.state is State.COMPLETED)
+    assert names(job) == ["queued", "started", "progress", "progress", "complete"]
+    assert len(bench.registry.images.of(job.id)) == 1
+    assert bench.files() == [job.id]
+
+
+async def test_the_engine_gets_the_order_with_the_id_of_the_job(bench: Bench) -> None:
+    job = await bench.running(prompt="a blue square")
+    (work,) = bench.seats.submitted
+    assert (work.job_id, work.prompt) == (job.id, "a blue square")
+    assert job.order.work is not None
+    assert job.order.work.job_id == ""
+
+
+async def test_jobs_run_one_after_the_other_in_their_order(bench: Bench) -> None:
+    jobs = [bench.accept() for _ in range(5)]
+    ran = []
+    for _ in jobs:
+        await eventually(lambda: bench.seats.running)
+        (job_id,) = bench.seats.running
+        ran.append(job_id)
+        job = bench.registry.get(job_id)
+        bench.finish(job)
+        await eventually(lambda job=job: job.state is State.COMPLETED)  # type: ignore[misc]
+    assert ran == [job.id for job in jobs]
+
+
+async def test_a_higher_priority_overtakes_those_that_wait_but_not_the_one_that_runs(bench: Bench) -> None:
+    first = await bench.running()
+    second, urgent = bench.accept(), bench.accept(priority=1)
+    assert first.state is State.RUNNING
+    bench.finish(first)
+    assert bench.seats.running == [urgent.id]
+    assert second.state is State.QUEUED
+
+
+async def test_as_many_jobs_run_as_there_are_seats(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    jobs = [bench.accept() for _ in range(5)]
+    await eventually(lambda: len(bench.seats.running) == 3)
+    assert [job.state for job in jobs] == [State.RUNNING] * 3 + [State.QUEUED] * 2
+    bench.finish(jobs[1])
+    assert bench.seats.running == [jobs[0].id, jobs[2].id, jobs[3].id]
+
+
+async def test_jobs_wait_for_an_engine_that_is_not_ready(bench: Bench) -> None:
+    bench.seats.capacity = 0
+    job = bench.accept()
+    bench.dispatcher.narrate("loading model demo")
+    await asyncio.sleep(0)
+    assert job.state is State.QUEUED
+    bench.seats.capacity = 1
+    bench.dispatcher.ready()
+    assert bench.seats.running == [job.id]
+
+
+async def test_what_the_engine_narrates_reaches_the_jobs_that_wait_and_those_that_come(bench: Bench) -> None:
+    bench.seats.capacity = 0
+    early = bench.accept()
+    bench.dispatcher.said(Narration("loading model demo"))
+    late = bench.accept()
+    for job in (early, late):
+        assert [body["text"] for body in bodies(job, "narration")] == ["loading model demo"]
+    bench.dispatcher.said(Narration("moving it to the GPU"))
+    latest = bench.accept()
+    assert [body["text"] for body in bodies(latest, "narration")] == ["moving it to the GPU"]
+    bench.dispatcher.ready()
+    assert bodies(bench.accept(), "narration") == []
+
+
+async def test_a_narration_about_one_job_reaches_only_that_job(bench: Bench) -> None:
+    running, waiting = await bench.running(), bench.accept()
+    bench.dispatcher.said(Narration("encoding the prompt", running.id))
+    assert [body["text"] for body in bodies(running, "narration")] == ["encoding the prompt"]
+    assert bodies(waiting, "narration") == []
+
+
+async def test_a_job_that_has_ended_hears_nothing_more(bench: Bench) -> None:
+    job = await bench.running()
+    bench.registry.cancel(job, "requested")
+    bench.dispatcher.narrate("something for everybody")
+    for message in (
+        Started(job.id, 2, 64, 64, 7.5, "euler"),
+        Progress(job.id, 1, 2, time.time()),
+        Narration("about it", job.id),
+        Failed(job.id, "out_of_memory", "too late"),
+        Finished(job.id, (b"late",)),
+    ):
+        bench.dispatcher.said(message)
+    await bench.disk_is_quiet()
+    assert names(job) == ["queued", "cancelled"]
+    assert bench.files() == []
+
+
+async def test_messages_about_unknown_jobs_are_ignored(bench: Bench) -> None:
+    for job_id in ("job_unknown", "", "../job_x"):
+        for message in (
+            Started(job_id, 2, 64, 64, 7.5, "euler"),
+            Progress(job_id, 1, 2, time.time()),
+            Finished(job_id, (b"x",)),
+            Failed(job_id, "out_of_memory", "x"),
+            Cancelled(job_id, 0),
+            Pulse(3),
+        ):
+            bench.dispatcher.said(message)
+    await bench.disk_is_quiet()
+    assert bench.files() == []
+
+
+async def test_messages_about_a_job_that_waits_are_ignored(bench: Bench) -> None:
+    await bench.running()
+    waiting = bench.accept()
+    bench.dispatcher.said(Finished(waiting.id, (b"x",)))
+    bench.dispatcher.said(Failed(waiting.id, "out_of_memory", "x"))
+    await bench.disk_is_quiet()
+    assert names(waiting) == ["queued"]
+
+
+async def test_the_place_of_a_cancelled_job_is_not_free_until_the_engine_says_so(bench: Bench) -> None:
+    running, waiting = await bench.running(), bench.accept()
+    bench.registry.cancel(running, "requested")
+    assert bench.seats.cancelled == [running.id]
+    bench.dispatcher.said(Progress(running.id, 1, 2, time.time()))
+    bench.dispatcher.pump()
+    assert waiting.state is State.QUEUED
+    bench.cancelled(running)
+    assert bench.seats.running == [waiting.id]
+    assert terminal_events(running) == ["cancelled"]
+
+
+async def test_cancelling_a_waiting_job_does_not_touch_the_engine(bench: Bench) -> None:
+    running, waiting = await bench.running(), bench.accept()
+    bench.registry.cancel(waiting, "requested")
+    assert bench.seats.cancelled == []
+    assert running.state is State.RUNNING
+    bench.finish(running)
+    await eventually(lambda: running.state is State.COMPLETED)
+    assert len(bench.seats.submitted) == 1
+
+
+async def test_a_job_that_runs_too_long_fails_and_its_place_stays_taken(bench: Bench) -> None:
+    job = await bench.running(timeout=0.05)
+    waiting = bench.accept()
+    await eventually(lambda: job.state is State.FAILED)
+    assert bodies(job, "error")[0]["code"] == "timeout"
+    assert bench.seats.cancelled == [job.id]
+    assert len(bench.registry.queue) == 1
+    bench.cancelled(job)
+    assert waiting.state is State.RUNNING
+    assert terminal_events(job) == ["error"]
+
+
+async def test_waiting_does_not_count_as_running(bench: Bench) -> None:
+    running = await bench.running()
+    waiting, limited = bench.accept(timeout=0.05), bench.accept(timeout=0.05)
+    bench.finish(running)
+    await eventually(lambda: waiting.state is State.FAILED)
+    assert limited.state is State.QUEUED
+
+
+async def test_a_job_that_ended_in_time_does_not_time_out_later(bench: Bench) -> None:
+    job = await bench.running(timeout=0.05)
+    bench.finish(job)
+    witness = await bench.running(timeout=0.05)
+    await eventually(lambda: witness.state is State.FAILED)
+    assert names(job) == ["queued", "complete"]
+
+
+async def test_a_job_the_engine_failed_says_why_and_the_next_one_runs(bench: Bench) -> None:
+    job, waiting = await bench.running(), bench.accept()
+    bench.seats.end(bench.dispatcher, Failed(job.id, "out_of_memory", "ask for less"))
+    assert bench.registry.view(job)["error"] == {"code": "out_of_memory", "message": "ask for less"}
+    assert bench.seats.running == [waiting.id]
+    # It is out of the engine; there is nothing to cancel.
+    assert bench.seats.cancelled == []
+
+
+async def test_a_job_the_engine_cancelled_by_itself_is_cancelled(bench: Bench) -> None:
+    job = await bench.running()
+    bench.cancelled(job)
+    assert job.state is State.CANCELLED
+
+
+async def test_a_job_the_engine_died_with_fails_and_the_waiting_ones_stay(bench: Bench) -> None:
+    job, waiting = await bench.begun(), bench.accept()
+    bench.die(job)
+    bench.dispatcher.lost(["job_unknown"])
+    assert bodies(job, "error")[0]["code"] == "engine_crashed"
+    assert waiting.state is State.QUEUED
+    bench.revive()
+    assert bench.seats.running == [waiting.id]
+
+
+async def test_a_job_the_engine_had_not_begun_waits_again_in_its_old_place(bench: Bench) -> None:
+    job, second = await bench.running(), bench.accept()
+    urgent = bench.accept(priority=1)
+    bench.die(job)
+    assert job.state is State.QUEUED
+    assert [bench.registry.view(one)["position"] for one in (urgent, job, second)] == [0, 1, 2]
+    assert bench.registry.view(job)["started_at"] is None
+    for turn in (urgent, job, second):
+        bench.revive()
+        assert bench.seats.running == [turn.id]
+        bench.finish(turn)
+        bench.seats.capacity = 0
+    assert job.attempt == 2
+    await eventually(lambda: job.state is State.COMPLETED)
+    assert names(job) == ["queued", "complete"]
+
+
+async def test_a_job_whose_engines_die_before_beginning_it_fails_after_the_second(bench: Bench) -> None:
+    job, waiting = await bench.running(), bench.accept()
+    bench.die(job)
+    bench.revive()
+    assert bench.seats.running == [job.id]
+    bench.die(job)
+    assert bodies(job, "error")[0]["code"] == "engine_crashed"
+    bench.revive()
+    assert bench.seats.running == [waiting.id]
+
+
+async def test_the_time_limit_of_a_job_that_waits_again_begins_anew(bench: Bench) -> None:
+    job = await bench.running(timeout=0.05)
+    bench.die(job)
+    bench.revive()
+    bench.finish(job)
+    bench.accept()
+    witness = bench.accept(timeout=0.05)
+    bench.seats.capacity = 3
+    bench.dispatcher.pump()
+    await eventually(lambda: witness.state is State.FAILED)
+    assert names(job) == ["queued", "complete"]
+
+
+async def test_a_job_that_waits_again_can_be_cancelled(bench: Bench) -> None:
+    job, waiting = await bench.running(), bench.accept()
+    bench.die(job)
+    bench.registry.cancel(job, "requested")
+    assert list(bench.registry.queue) == [waiting]
+    bench.revive()
+    assert bench.seats.running == [waiting.id]
+    assert names(job) == ["queued", "cancelled"]
+
+
+async def test_a_job_that_waits_again_does_not_time_out_while_it_waits(bench: Bench) -> None:
+    job = await bench.running(timeout=0.02)
+    bench.die(job)
+    bench.revive(capacity=0)
+    watch = asyncio.get_running_loop().time() + 0.05
+    await eventually(lambda: asyncio.get_running_loop().time() > watch)
+    assert job.state is State.QUEUED
+
+
+async def test_a_job_that_was_cancelled_before_its_engine_died_stays_cancelled(bench: Bench) -> None:
+    job = await bench.running()
+    bench.registry.cancel(job, "requested")
+    bench.die(job)
+    assert job.state is State.CANCELLED
+    assert terminal_events(job) == ["cancelled"]
+
+
+async def test_a_refusal_ends_the_jobs_that_wait_and_those_to_come(bench: Bench) -> None:
+    bench.seats.capacity = 0
+    waiting = [bench.accept(), bench.accept()]
+    bench.dispatcher.refuse("model_failed", "the model cannot be loaded")
+    late = bench.accept()
+    for job in (*waiting, late):
+        assert job.state is State.FAILED
+        assert bodies(job, "error")[0]["code"] == "model_failed"
+        assert terminal_events(job) == ["error"]
+    assert len(bench.registry.queue) == 0
+
+
+async def test_a_refusal_leaves_alone_what_needs_no_engine(bench: Bench) -> None:
+    quick = bench.registry.accept(quick_order())
+    bench.dispatcher.refuse("model_failed", "the model cannot be loaded")
+    bench.registry.complete(quick, result={"ready": False})
+    assert names(quick) == ["queued", "complete"]
+
+
+async def test_images_that_cannot_be_stored_fail_the_job_and_not_the_next(bench: Bench) -> None:
+    job, waiting = await bench.running(), bench.accept()
+    shutil.rmtree(bench.folder)
+    bench.finish(job)
+    await eventually(lambda: job.state is State.FAILED)
+    assert bodies(job, "error")[0]["code"] == "storage_failed"
+    assert str(bench.folder) not in bodies(job, "error")[0]["message"]
+    assert bench.registry.images.of(job.id) == []
+    bench.folder.mkdir()
+    bench.finish(waiting)
+    await eventually(lambda: waiting.state is State.COMPLETED)
+
+
+async def test_the_next_job_starts_while_images_are_being_stored(bench: Bench) -> None:
+    job, waiting = await bench.running(), bench.accept()
+    bench.finish(job)
+    assert job.state is State.RUNNING
+    assert waiting.state is State.RUNNING
+    await eventually(lambda: job.state is State.COMPLETED)
+
+
+async def test_a_job_finished_in_time_does_not_time_out_while_it_is_stored(bench: Bench) -> None:
+    job = await bench.running(timeout=0.02)
+    blocked = asyncio.get_running_loop().run_in_executor(bench.registry.images._thread, time.sleep, 0.1)
+    bench.finish(job)
+    await blocked
+    await eventually(lambda: job.state.terminal)
+    assert job.state is State.COMPLETED
+
+
+async def test_a_job_cancelled_while_it_is_stored_leaves_no_files(bench: Bench) -> None:
+    job = await bench.running()
+    bench.finish(job, (b"one", b"two"))
+    bench.registry.cancel(job, "requested")
+    await bench.disk_is_quiet()
+    assert names(job) == ["queued", "cancelled"]
+    assert bench.files() == []
+    assert bench.registry.images.of(job.id) == []
+
+
+async def test_a_cancelled_job_whose_finish_was_on_the_way_leaves_no_files(bench: Bench) -> None:
+    job, waiting = await bench.running(), bench.accept()
+    bench.registry.cancel(job, "requested")
+    bench.finish(job)
+    await bench.disk_is_quiet()
+    assert names(job) == ["queued", "cancelled"]
+    assert bench.files() == []
+    assert waiting.state is State.RUNNING
+
+
+async def test_an_engine_that_finishes_a_job_twice_does_it_no_harm(bench: Bench) -> None:
+    job = await bench.running()
+    bench.finish(job, (b"first",))
+    bench.dispatcher.said(Finished(job.id, (b"second",)))
+    await eventually(lambda: job.state.terminal)
+    await bench.disk_is_quiet()
+    assert names(job) == ["queued", "complete"]
+    (image,) = bench.registry.images.of(job.id)
+    assert await bench.registry.images.read(image, 0, 100) == b"first"
+
+
+async def test_cancel_racing_with_completion_gives_one_terminal_event_and_files_only_if_completed(
+    bench: Bench,
+) -> None:
+    chance = seeded(1)
+    outcomes = set()
+    for _ in range(150):
+        job = await bench.running()
+        moves: list[Callable[[], None]] = [
+            partial(bench.finish, job),
+            partial(bench.registry.cancel, job, "requested"),
+        ]
+        if chance.random() < 0.2:
+            moves.append(partial(bench.registry.fail, job, "timeout", "too long"))
+        if chance.random() < 0.3:
+            chance.shuffle(moves)
+        for move in moves:
+            move()
+            # Jitter, so that the end falls before, in and after the writing of the file.
+            if chance.random() < 0.8:
+                await asyncio.sleep(chance.random() * 0.004)
+        await bench.disk_is_quiet()
+        outcomes.add(job.state)
+        assert len(terminal_events(job)) == 1
+        assert names(job)[-1] == terminal_events(job)[0]
+        assert len(bench.registry.images.of(job.id)) == (job.state is State.COMPLETED)
+        assert (bench.folder / job.id).exists() == (job.state is State.COMPLETED)
+    assert {State.COMPLETED, State.CANCELLED} <= outcomes

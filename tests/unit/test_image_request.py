@@ -1,0 +1,316 @@
+"""`operations.image`: what an `image_generation` may ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rbee_sd.errors import FieldError, RequestError
+from rbee_sd.messages import SCHEDULERS, Generate, Ready
+from rbee_sd.operations.body import SHOWN, validate
+from rbee_sd.operations.image import ImageGeneration, order_image
+from rbee_sd.operations.limits import MAX_PROMPT, Limits
+from rbee_sd.settings import Settings
+
+READY = Ready("demo", "sd", "cpu", "float32", 1, 128, 96, 10, 5.0)
+LIMITS = Limits(Settings(), ("demo",), lambda: READY)
+PATHS = [
+    "../x",
+    "/etc/passwd",
+    "..\\x",
+    "%2e%2e",
+    "",
+    ".",
+    "~",
+    "x" * 300,
+    "demo/",
+    "./demo",
+    "DEMO",
+    "demo\0",
+    " demo",
+]
+
+
+def accept(limits: Limits = LIMITS, **fields: Any) -> ImageGeneration:
+    """Validate a request with a good prompt and these fields."""
+    return validate(ImageGeneration, {"prompt": "a red circle"} | fields, limits)
+
+
+def errors(limits: Limits = LIMITS, **fields: Any) -> dict[str, FieldError]:
+    """The wrong fields of such a request, by name."""
+    with pytest.raises(RequestError) as caught:
+        accept(limits, **fields)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_request")
+    found = {field.field: field for field in caught.value.fields}
+    assert len(found) == len(caught.value.fields)
+    return found
+
+
+def limited(**changes: Any) -> Limits:
+    """Limits with other settings."""
+    return Limits(Settings(**changes), ("demo",), lambda: READY)
+
+
+def test_all_but_the_prompt_is_optional() -> None:
+    request = accept()
+    assert (request.steps, request.width, request.height, request.guidance_scale) == (None, None, None, None)
+    assert (request.count, request.on_disconnect, request.priority) == (1, "cancel", 0)
+
+
+def test_the_request_of_the_contract_is_accepted() -> None:
+    fields: dict[str, Any] = {
+        "operation": "image_generation",
+        "prompt": "a red circle on a blue background",
+        "negative_prompt": "blurry",
+        "steps": 20,
+        "guidance_scale": 7.5,
+        "seed": 42,
+        "width": 128,
+        "height": 128,
+        "scheduler": "euler",
+        "count": 1,
+        "model": "demo",
+        "on_disconnect": "cancel",
+        "preview": True,
+        "priority": 0,
+    }
+    assert accept(**fields).model_dump(exclude_unset=True) == fields
+    assert accept(**fields, hive_id="localhost", worker_id="worker-1", timeout=30).timeout == 30.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", ""),
+        ("prompt", "a\0b"),
+        ("prompt", "x" * (MAX_PROMPT + 1)),
+        ("prompt", 1),
+        ("prompt", ["a"]),
+        ("prompt", None),
+        ("negative_prompt", "\0"),
+        ("negative_prompt", "x" * (MAX_PROMPT + 1)),
+        ("negative_prompt", None),
+        ("steps", 0),
+        ("steps", -1),
+        ("steps", 151),
+        ("steps", 20.0),
+        ("steps", "20"),
+        ("steps", True),
+        ("steps", None),
+        ("steps", 2**62),
+        ("guidance_scale", -0.1),
+        ("guidance_scale", 50.1),
+        ("guidance_scale", "7"),
+        ("guidance_scale", True),
+        ("guidance_scale", 1e308),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("seed", 1.0),
+        ("seed", True),
+        ("seed", "42"),
+        *[
+            (side, value)
+            for side in ("width", "height")
+            for value in (7, 0, -8, 1, 63, 65, 100, 2056, 128.0, True, "128")
+        ],
+        ("scheduler", "Euler"),
+        ("scheduler", ""),
+        ("scheduler", "euler "),
+        ("scheduler", 1),
+        ("count", 0),
+        ("count", -1),
+        ("count", 9),
+        ("count", True),
+        ("count", 1.0),
+        ("model", "other"),
+        ("model", 1),
+        ("on_disconnect", "Cancel"),
+        ("on_disconnect", ""),
+        ("on_disconnect", True),
+        ("preview", 1),
+        ("preview", "true"),
+        ("priority", 101),
+        ("priority", -101),
+        ("priority", 0.0),
+        ("priority", True),
+        ("timeout", 0),
+        ("timeout", 0.999),
+        ("timeout", 86_401),
+        ("timeout", -1),
+        ("timeout", "30"),
+        ("timeout", True),
+        ("operation", "status"),
+        ("hive_id", "other"),
+        ("worker_id", 1),
+        ("worker_id", "x" * 201),
+        ("colour", "red"),
+        ("Prompt", "a"),
+        ("prompt ", "a"),
+        ("work", {}),
+        ("job_id", "job_1"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_only_its_field_named(name: str, value: Any) -> None:
+    assert set(errors(**{name: value})) == {name}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", "x"),
+        ("prompt", "x" * MAX_PROMPT),
+        ("prompt", "🎉" * MAX_PROMPT),
+        ("prompt", "a\r\nb\x1b[31m\u2028"),
+        ("negative_prompt", ""),
+        ("steps", 1),
+        ("steps", 150),
+        ("guidance_scale", 0),
+        ("guidance_scale", 7),
+        ("guidance_scale", 50.0),
+        ("seed", 0),
+        ("seed", 2**63 - 1),
+        ("width", 64),
+        ("height", 2048),
+        ("count", 8),
+        ("priority", -100),
+        ("priority", 100),
+        ("timeout", 1),
+        ("timeout", 86_400.0),
+        ("on_disconnect", "finish"),
+        ("preview", False),
+        ("worker_id", ""),
+        *[("scheduler", name) for name in SCHEDULERS],
+    ],
+)
+def test_values_at_the_edge_are_accepted(name: str, value: Any) -> None:
+    assert getattr(accept(**{name: value}), name) == value
+
+
+def test_all_wrong_fields_are_named_at_once() -> None:
+    fields: dict[str, Any] = {
+        "prompt": "",
+        "negative_prompt": 5,
+        "steps": 20.0,
+        "guidance_scale": 51,
+        "seed": -1,
+        "width": 7,
+        "height": 0,
+        "scheduler": "q",
+        "count": True,
+        "model": "q",
+        "on_disconnect": "x",
+        "preview": 1,
+        "priority": 101,
+        "timeout": 0,
+        "hive_id": "q",
+        "worker_id": 1,
+        "colour": "red",
+    }
+    assert set(errors(**fields)) == set(fields)
+
+
+def test_four_thousand_characters_of_emoji_and_right_to_left_text_come_through() -> None:
+    text = ("🎉👩‍🚀" + "שלום عالم \u202e") * 400
+    text = text[:4000]
+    request = accept(prompt=text, negative_prompt=text)
+    order = order_image(request, LIMITS)
+    assert order.request["prompt"] == text
+    assert order.work is not None
+    assert (order.work.prompt, order.work.negative_prompt) == (text, text)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_model_named_like_a_path_gets_the_same_answer_as_an_unknown_one(name: str) -> None:
+    unknown, strange = errors(model="unknown")["model"], errors(model=name)["model"]
+    assert (strange.constraint, strange.message) == (unknown.constraint, unknown.message)
+    assert "demo" in strange.message
+    assert len(str(strange.value)) <= SHOWN + 1
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_scheduler_named_like_a_path_gets_the_same_answer_as_an_unknown_one(name: str) -> None:
+    unknown, strange = errors(scheduler="unknown")["scheduler"], errors(scheduler=name)["scheduler"]
+    assert (strange.constraint, strange.message) == (unknown.constraint, unknown.message)
+    assert all(known in strange.message for known in SCHEDULERS)
+
+
+@pytest.mark.parametrize(("field", "setting"), [("steps", "max_steps"), ("count", "max_count")])
+def test_settings_bound_the_fields(field: str, setting: str) -> None:
+    limits = limited(**{setting: 3})
+    accept(limits, **{field: 3})
+    assert "3" in errors(limits, **{field: 4})[field].message
+
+
+def test_the_largest_side_is_a_setting() -> None:
+    limits = limited(max_side=256)
+    accept(limits, width=256, height=64)
+    assert set(errors(limits, width=264, height=512)) == {"width", "height"}
+
+
+def test_work_over_the_budget_is_refused_with_what_it_is_made_of() -> None:
+    limits = limited(max_megapixel_steps=1.0)
+    accept(limits, width=1000, height=1000, steps=1)
+    (error,) = errors(limits, width=1000, height=1008, steps=1).values()
+    for word in ("width", "height", "steps", "count"):
+        assert word in error.message
+    assert errors(limits, width=512, height=512, steps=2, count=2)
+
+
+def test_what_is_left_open_counts_as_what_the_model_wants() -> None:
+    # 128 x 96 x 10 steps is 0.12288 million.
+    accept(limited(max_megapixel_steps=0.13))
+    assert errors(limited(max_megapixel_steps=0.12))
+    assert errors(limited(max_megapixel_steps=0.13), count=2)
+    accept(limited(max_megapixel_steps=0.13), steps=5, count=2)
+
+
+def test_until_the_model_is_loaded_a_usual_one_is_assumed() -> None:
+    loading = Limits(Settings(max_megapixel_steps=5.0), ("demo",), lambda: None)
+    assert errors(loading)
+    accept(loading, width=64, height=64)
+    accept(Limits(Settings(), ("demo",), lambda: None))
+
+
+def test_the_order_carries_the_request_to_the_engine() -> None:
+    request = accept(
+        negative_prompt="blurry",
+        steps=7,
+        guidance_scale=3,
+        seed=42,
+        width=64,
+        height=72,
+        scheduler="ddim",
+        count=2,
+        on_disconnect="finish",
+        priority=-3,
+        timeout=12,
+    )
+    order = order_image(request, LIMITS)
+    assert order.work == Generate("", "a red circle", "blurry", 42, 2, 7, 3.0, 64, 72, "ddim")
+    assert (order.seed, order.priority, order.timeout, order.on_disconnect) == (42, -3, 12, "finish")
+    assert order.operation == "image_generation"
+
+
+def test_the_order_repeats_what_was_sent_and_nothing_more() -> None:
+    order = order_image(accept(steps=7), LIMITS)
+    assert order.request == {"operation": "image_generation", "prompt": "a red circle", "steps": 7}
+
+
+def test_a_seed_left_out_is_settled_when_the_order_is_made() -> None:
+    orders = [order_image(accept(), LIMITS) for _ in range(20)]
+    for order in orders:
+        assert order.work is not None
+        assert order.seed == order.work.seed
+        assert order.seed is not None
+        assert 0 <= order.seed < 2**32
+    assert len({order.seed for order in orders}) > 15
+
+
+def test_seed_zero_is_a_seed() -> None:
+    assert order_image(accept(seed=0), LIMITS).seed == 0
+
+
+def test_the_time_limit_left_out_is_the_setting() -> None:
+    assert order_image(accept(), limited(job_timeout=77.0)).timeout == 77.0
+    assert order_image(accept(timeout=5), limited(job_timeout=77.0)).timeout == 5

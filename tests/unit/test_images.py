@@ -1,0 +1,190 @@
+"""`jobs.images`: all of a job's images or none, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rbee_sd.jobs.images import ImageFiles
+from tests.conftest import eventually
+
+PICTURES = (b"one", b"", b"three" * 50_000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where `images` keeps its files."""
+    return tmp_path / "images"
+
+
+def contents(folder: Path) -> list[str]:
+    """Everything below the folder, by relative name."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+async def test_saved_images_are_read_back_in_order(images: ImageFiles, folder: Path) -> None:
+    await images.save("job_1", PICTURES)
+    kept = images.of("job_1")
+    assert [await images.read(image, 0, 1_000_000) for image in kept] == list(PICTURES)
+    assert contents(folder) == ["job_1", "job_1/0.png", "job_1/1.png", "job_1/2.png"]
+
+
+async def test_an_image_is_read_in_parts(images: ImageFiles) -> None:
+    await images.save("job_1", (bytes(range(100)),))
+    (image,) = images.of("job_1")
+    parts: list[bytes] = []
+    while part := await images.read(image, sum(len(part) for part in parts), 7):
+        parts.append(part)
+    assert b"".join(parts) == bytes(range(100))
+    assert [len(part) for part in parts] == [7] * 14 + [2]
+
+
+async def test_equal_images_have_equal_tags_and_others_do_not(images: ImageFiles) -> None:
+    await images.save("job_1", (b"one", b"two", b"one"))
+    tags = [image.etag for image in images.of("job_1")]
+    assert tags[0] == tags[2] != tags[1]
+    assert all(tag.startswith('"') and tag.endswith('"') and len(tag) > 20 for tag in tags)
+
+
+async def test_a_job_without_images_has_none(images: ImageFiles) -> None:
+    assert images.of("job_1") == []
+    await images.save("job_1", ())
+    assert images.of("job_1") == []
+
+
+async def test_no_image_has_its_name_before_all_are_on_disk(
+    images: ImageFiles, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    real = os.fsync
+
+    def watch(descriptor: int) -> None:
+        a_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        seen.append((a_file, (folder / "job_1").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    await images.save("job_1", PICTURES)
+    # Each file is synced before the name appears, and the name is synced after.
+    assert seen == [(True, False)] * 3 + [(False, True)]
+
+
+def failing_fsync(at: int) -> Callable[[int], None]:
+    """An `os.fsync` whose call number `at` finds the disk full."""
+    calls = iter(range(1, 1000))
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if next(calls) == at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    return fsync
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+async def test_a_write_error_leaves_nothing_and_the_next_save_works(
+    images: ImageFiles, folder: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing_fsync(at))
+        with pytest.raises(OSError, match="No space left"):
+            await images.save("job_1", PICTURES)
+    assert contents(folder) == []
+    assert images.of("job_1") == []
+    await images.save("job_1", PICTURES)
+    assert len(images.of("job_1")) == 3
+
+
+async def test_a_folder_that_is_gone_is_an_os_error(images: ImageFiles, folder: Path) -> None:
+    os.rmdir(folder)
+    with pytest.raises(OSError, match="No such file"):
+        await images.save("job_1", PICTURES)
+    assert images.of("job_1") == []
+    os.mkdir(folder)
+    await images.save("job_1", PICTURES)
+    assert len(images.of("job_1")) == 3
+
+
+async def test_a_second_save_of_a_job_does_not_harm_the_first(images: ImageFiles, folder: Path) -> None:
+    await images.save("job_1", (b"first",))
+    with pytest.raises(OSError, match=r"not empty|exists"):
+        await images.save("job_1", (b"second",))
+    (image,) = images.of("job_1")
+    assert await images.read(image, 0, 100) == b"first"
+    assert contents(folder) == ["job_1", "job_1/0.png"]
+
+
+async def test_many_jobs_saved_at_once_do_not_mix(images: ImageFiles) -> None:
+    ids = [f"job_{number}" for number in range(30)]
+    await asyncio.gather(*(images.save(job_id, (job_id.encode(), b"second")) for job_id in ids))
+    for job_id in ids:
+        assert await images.read(images.of(job_id)[0], 0, 100) == job_id.encode()
+
+
+async def test_removed_images_are_gone_at_once_and_their_files_soon(images: ImageFiles, folder: Path) -> None:
+    await images.save("job_1", PICTURES)
+    await images.save("job_2", PICTURES)
+    image = images.of("job_1")[0]
+    images.remove("job_1")
+    images.remove("job_1")
+    assert images.of("job_1") == []
+    await eventually(lambda: not (folder / "job_1").exists())
+    with pytest.raises(FileNotFoundError):
+        await images.read(image, 0, 100)
+    assert len(images.of("job_2")) == 3
+
+
+def test_removing_what_never_was_does_nothing(images: ImageFiles, folder: Path) -> None:
+    images.remove("job_1")
+    images.remove("..")
+    images.remove("")
+    assert folder.exists()
+
+
+def test_preparing_drops_what_an_earlier_run_left_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "images"
+    images = ImageFiles(folder)
+    images.prepare()
+    (folder / "job_1").mkdir()
+    (folder / "job_1" / "0.png").write_bytes(b"old")
+    (folder / "job_2.part").mkdir()
+    (folder / "README").write_text("not ours")
+    images.prepare()
+    assert contents(folder) == ["README"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    images.close()
+
+
+def test_preparing_where_a_file_is_in_the_way_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "images").write_text("a file")
+    images = ImageFiles(tmp_path / "images")
+    with pytest.raises(OSError, match="exists"):
+        images.prepare()
+    images.close()
+
+
+async def test_closing_finishes_what_was_begun(images: ImageFiles, folder: Path) -> None:
+    save = asyncio.create_task(images.save("job_1", PICTURES))
+    await asyncio.sleep(0)
+    images.close()
+    images.close()
+    await save
+    assert contents(folder) == ["job_1", "job_1/0.png", "job_1/1.png", "job_1/2.png"]
+
+
+async def test_images_saved_as_the_folder_closes_can_still_be_removed(images: ImageFiles, folder: Path) -> None:
+    # A job cancelled while its images were written, in a worker that is stopping.
+    save = asyncio.create_task(images.save("job_1", PICTURES))
+    await asyncio.sleep(0)
+    images.close()
+    await save
+    images.remove("job_1")
+    assert images.of("job_1") == []
+    assert contents(folder) == []

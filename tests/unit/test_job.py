@@ -1,0 +1,205 @@
+"""`jobs.job`: its events, its one terminal event, and how clients see it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+import pytest
+
+from rbee_sd.jobs.event_log import EventLog
+from rbee_sd.jobs.job import Job, State
+from tests.unit.conftest import bodies, names, order, seeded
+
+VIEW = {
+    "job_id",
+    "operation",
+    "state",
+    "position",
+    "step",
+    "total",
+    "attempt",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "seed",
+    "images",
+    "error",
+    "request",
+}
+
+
+def make() -> Job:
+    """A job that waits."""
+    return Job(order("☃ said\n'hello'"), EventLog())
+
+
+def running(seconds: float = 0.0) -> Job:
+    """A job that has been running for `seconds`."""
+    job = make()
+    job.dispatch()
+    job.started = time.monotonic() - seconds
+    job.start(20, {"width": 64, "height": 64, "guidance_scale": 7.5, "scheduler": "euler"})
+    return job
+
+
+def test_ids_are_different_and_look_like_ids() -> None:
+    ids = {make().id for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(job_id.startswith("job_") and len(job_id) == 40 for job_id in ids)
+
+
+def test_only_the_last_three_states_are_terminal() -> None:
+    assert [state.terminal for state in State] == [False, False, True, True, True]
+
+
+def test_an_event_names_itself_and_its_job_and_says_when() -> None:
+    job, before = make(), time.time()
+    job.emit("narration", text="loading\r\nmodel \u2028 \x1b[0m")
+    (body,) = bodies(job, "narration")
+    assert body["event"] == body["type"] == "narration"
+    assert body["job_id"] == job.id
+    assert body["text"] == "loading\r\nmodel \u2028 \x1b[0m"
+    assert before - 0.001 <= body["at"] <= time.time() + 0.001
+
+
+def test_the_data_of_an_event_is_one_line_whatever_is_in_it() -> None:
+    job = make()
+    job.emit("narration", text="a\nb\r\nc\rd\n\ndata: [DONE]\n\n")
+    ((_, event),) = job.log.after(0)
+    assert b"\n" not in event.data
+    assert b"\r" not in event.data
+
+
+def test_what_a_job_emits_goes_to_its_log_and_to_the_feed() -> None:
+    feed = EventLog(first=1000)
+    jobs = [Job(order(), feed), Job(order(), feed)]
+    for job in jobs:
+        job.emit("queued", position=0)
+    assert [number for number, _ in feed.after(0)] == [1000, 1001]
+    assert [orjson.loads(event.data)["job_id"] for _, event in feed.after(0)] == [job.id for job in jobs]
+    assert all(job.log.last == 1 for job in jobs)
+
+
+def test_dispatching_counts_an_attempt_and_starts_the_clock() -> None:
+    job = make()
+    assert (job.attempt, job.started, job.started_at) == (0, None, None)
+    job.dispatch()
+    assert job.state is State.RUNNING
+    assert job.attempt == 1
+    assert job.started_at == pytest.approx(time.time(), abs=1)
+    assert job.started == pytest.approx(time.monotonic(), abs=1)
+
+
+def test_started_tells_what_the_model_settled() -> None:
+    job = running()
+    (body,) = bodies(job, "started")
+    assert body["total"] == 20
+    assert body["attempt"] == 1
+    assert (body["width"], body["height"], body["scheduler"]) == (64, 64, "euler")
+    assert job.total == 20
+
+
+def test_progress_tells_percent_and_the_seconds_left() -> None:
+    job = running(seconds=10)
+    job.progress(5, 20, 1763700000.25)
+    (body,) = bodies(job, "progress")
+    assert (body["step"], body["total"], body["percent"]) == (5, 20, 25.0)
+    # Five steps took ten seconds; fifteen are left.
+    assert body["eta_s"] == pytest.approx(30, abs=1)
+    assert body["at"] == 1763700000.25
+    assert (job.step, job.total) == (5, 20)
+
+
+def test_the_last_step_leaves_nothing_to_wait_for() -> None:
+    job = running(seconds=3)
+    for step in range(1, 4):
+        job.progress(step, 3, time.time())
+    etas = [body["eta_s"] for body in bodies(job, "progress")]
+    assert etas == sorted(etas, reverse=True)
+    assert etas[-1] == 0
+    assert [body["percent"] for body in bodies(job, "progress")] == [33.3, 66.7, 100.0]
+
+
+def test_a_single_step_is_all_of_it() -> None:
+    job = running()
+    job.progress(1, 1, time.time())
+    (body,) = bodies(job, "progress")
+    assert (body["percent"], body["eta_s"]) == (100.0, 0)
+
+
+@pytest.mark.parametrize("first", ["complete", "error", "cancelled"])
+def test_a_job_that_has_ended_does_not_end_again(first: str) -> None:
+    states = {"complete": State.COMPLETED, "error": State.FAILED, "cancelled": State.CANCELLED}
+    job = running()
+    assert job.finish(states[first], first)
+    ended_at = job.finished_at
+    for name, state in states.items():
+        assert not job.finish(state, name)
+    assert job.state is states[first]
+    assert job.finished_at == ended_at
+    assert names(job) == ["started", first]
+    assert job.log.closed
+
+
+def test_the_terminal_event_is_the_last_one() -> None:
+    job = running()
+    job.finish(State.COMPLETED, "complete")
+    with pytest.raises(RuntimeError):
+        job.emit("narration", text="late")
+    assert names(job)[-1] == "complete"
+
+
+def test_a_view_holds_what_the_contract_names_and_is_json_at_every_moment() -> None:
+    job = make()
+
+    def view(position: int | None = None) -> dict[str, Any]:
+        shown: dict[str, Any] = orjson.loads(orjson.dumps(job.view(position)))
+        assert set(shown) >= VIEW
+        return shown
+
+    waiting = view(3)
+    assert (waiting["state"], waiting["position"], waiting["attempt"]) == ("queued", 3, 0)
+    assert waiting["started_at"] is None
+    assert waiting["run_s"] is None
+    assert waiting["request"]["prompt"] == "☃ said\n'hello'"
+    job.dispatch()
+    job.start(20, {"width": 64})
+    job.progress(5, 20, time.time())
+    busy = view()
+    assert (busy["state"], busy["position"], busy["step"], busy["total"]) == ("running", None, 5, 20)
+    assert busy["finished_at"] is None
+    job.finish(State.FAILED, "error")
+    ended = view()
+    assert ended["state"] == "failed"
+    assert ended["created_at"] <= ended["started_at"] <= ended["finished_at"]
+    assert ended["sse_url"] == f"/v1/jobs/{job.id}/stream"
+
+
+def test_times_of_a_job_that_has_ended_stand_still() -> None:
+    job = make()
+    job.created -= 100
+    job.dispatch()
+    job.started = job.created + 40
+    job.finish(State.COMPLETED, "complete")
+    job.finished = job.started + 25
+    assert (job.view(None)["queue_s"], job.view(None)["run_s"]) == (40, 25)
+
+
+def test_a_job_cancelled_while_it_waited_shows_how_long_it_waited() -> None:
+    job = make()
+    job.created -= 100
+    job.finish(State.CANCELLED, "cancelled")
+    job.finished = job.created + 30
+    assert (job.view(None)["queue_s"], job.view(None)["run_s"]) == (30, None)
+
+
+def test_any_order_of_endings_gives_exactly_one() -> None:
+    chance = seeded(1)
+    endings = [(State.COMPLETED, "complete"), (State.FAILED, "error"), (State.CANCELLED, "cancelled")]
+    for _ in range(500):
+        job = running() if chance.random() < 0.5 else make()
+        tries = [chance.choice(endings) for _ in range(chance.randrange(1, 6))]
+        assert [job.finish(state, name) for state, name in tries] == [True] + [False] * (len(tries) - 1)
+        assert (job.state, names(job)[-1]) == tries[0]

@@ -1,0 +1,348 @@
+"""`jobs.registry`: jobs made, found, ended once, and forgotten with their images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from rbee_sd.errors import RequestError
+from rbee_sd.jobs import registry as registry_module
+from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.job import Job, State
+from rbee_sd.jobs.registry import JobRegistry
+from tests.conftest import eventually
+from tests.unit.conftest import MakeRegistry, bodies, names, order, quick_order, seeded, terminal_events
+
+
+def refusal(call: Callable[[], object]) -> RequestError:
+    """The `RequestError` that `call` raises."""
+    with pytest.raises(RequestError) as caught:
+        call()
+    return caught.value
+
+
+def run(registry: JobRegistry) -> Job:
+    """Accept a job and let it run."""
+    registry.accept(order())
+    job = registry.queue.pop()
+    job.dispatch()
+    return job
+
+
+def test_an_accepted_job_waits_and_says_so(registry: JobRegistry) -> None:
+    first, second = registry.accept(order()), registry.accept(order())
+    assert [job.state for job in (first, second)] == [State.QUEUED, State.QUEUED]
+    assert list(registry.queue) == [first, second]
+    (body,) = bodies(second, "queued")
+    assert (body["position"], body["seed"]) == (1, 5)
+    assert registry.view(second)["position"] == 1
+
+
+def test_a_job_of_higher_priority_is_told_its_own_position(registry: JobRegistry) -> None:
+    waiting = registry.accept(order())
+    urgent = registry.accept(order(priority=5))
+    assert bodies(urgent, "queued")[0]["position"] == 0
+    assert registry.view(waiting)["position"] == 1
+
+
+def test_a_job_that_needs_no_engine_does_not_wait_in_the_queue(registry: JobRegistry) -> None:
+    registry.accept(order())
+    quick = registry.accept(quick_order())
+    assert quick not in registry.queue
+    assert registry.view(quick)["position"] == 0
+    registry.complete(quick, result={"ready": True})
+    assert quick.state is State.COMPLETED
+    assert bodies(quick, "complete")[0]["result"] == {"ready": True}
+
+
+def test_an_id_that_was_never_known_is_not_found(registry: JobRegistry) -> None:
+    for job_id in ("job_0", "", "..", "job_" + "x" * 1000, "\0", "\ud800"):
+        error = refusal(lambda job_id=job_id: registry.get(job_id))  # type: ignore[misc]
+        assert (error.status, error.code) == (404, "job_not_found")
+        assert registry.find(job_id) is None
+
+
+def test_a_full_queue_refuses_and_stores_nothing(make_registry: MakeRegistry) -> None:
+    registry = make_registry(queue_size=2)
+    jobs = [registry.accept(order()), registry.accept(order())]
+    error = refusal(lambda: registry.accept(order(), "key", b"digest"))
+    assert (error.status, error.code) == (503, "queue_full")
+    assert int(error.headers["Retry-After"]) > 0
+    assert registry.live() == jobs
+    assert len(registry.queue) == 2
+    assert registry.repeated("key", b"other digest") is None
+    assert [orjson.loads(event.data)["job_id"] for _, event in registry.feed.after(0)] == [job.id for job in jobs]
+
+
+def test_a_full_queue_has_room_again_when_a_job_starts_or_is_cancelled(make_registry: MakeRegistry) -> None:
+    registry = make_registry(queue_size=1)
+    first = registry.accept(order())
+    registry.queue.pop().dispatch()
+    second = registry.accept(order())
+    registry.cancel(second, "requested")
+    third = registry.accept(order())
+    assert registry.live() == [first, third]
+
+
+def test_a_full_queue_still_answers_what_needs_no_engine(make_registry: MakeRegistry) -> None:
+    registry = make_registry(queue_size=1)
+    registry.accept(order())
+    assert registry.accept(quick_order()).state is State.QUEUED
+
+
+def test_a_draining_registry_refuses_every_job(registry: JobRegistry) -> None:
+    registry.draining = True
+    for refused in (order(), quick_order()):
+        error = refusal(lambda refused=refused: registry.accept(refused))  # type: ignore[misc]
+        assert (error.status, error.code) == (503, "draining")
+        assert int(error.headers["Retry-After"]) > 0
+    assert registry.live() == []
+
+
+def test_a_key_gives_its_job_back_and_a_different_body_is_a_conflict(registry: JobRegistry) -> None:
+    assert registry.repeated("key", b"one") is None
+    job = registry.accept(order(), "key", b"one")
+    assert registry.repeated("key", b"one") is job
+    error = refusal(lambda: registry.repeated("key", b"two"))
+    assert (error.status, error.code) == (409, "idempotency_conflict")
+    assert registry.repeated("other", b"two") is None
+    registry.cancel(job, "requested")
+    assert registry.repeated("key", b"one") is job
+
+
+def test_jobs_without_a_key_are_each_their_own(registry: JobRegistry) -> None:
+    same = order()
+    assert registry.accept(same) is not registry.accept(same)
+
+
+async def test_completing_names_the_images_that_were_saved(registry: JobRegistry) -> None:
+    job = run(registry)
+    job.start(20, {"width": 64, "height": 64, "guidance_scale": 7.5, "scheduler": "euler"})
+    await registry.images.save(job.id, (b"one", b"two"))
+    registry.complete(job, flagged=(1,))
+    (body,) = bodies(job, "complete")
+    assert body["format"] == "png"
+    assert body["seed"] == 5
+    assert body["images"] == [
+        {"index": 0, "url": f"/v1/jobs/{job.id}/images/0", "seed": 5, "flagged": False},
+        {"index": 1, "url": f"/v1/jobs/{job.id}/images/1", "seed": 6, "flagged": True},
+    ]
+    assert (body["width"], body["scheduler"]) == (64, "euler")
+    assert registry.view(job)["images"] == body["images"]
+
+
+async def test_the_largest_seed_has_images_too(registry: JobRegistry) -> None:
+    registry.accept(order(seed=2**63 - 1))
+    job = registry.queue.pop()
+    job.dispatch()
+    await registry.images.save(job.id, (b"one", b"two"))
+    registry.complete(job)
+    assert [image["seed"] for image in bodies(job, "complete")[0]["images"]] == [2**63 - 1, 2**63]
+
+
+def test_a_failure_is_told_in_the_event_and_in_the_view(registry: JobRegistry) -> None:
+    job = run(registry)
+    registry.fail(job, "engine_crashed", "the engine died")
+    assert bodies(job, "error")[0]["code"] == "engine_crashed"
+    assert registry.view(job)["error"] == {"code": "engine_crashed", "message": "the engine died"}
+    assert registry.view(job)["state"] == "failed"
+
+
+def test_cancelling_a_waiting_job_takes_it_alone_out_of_the_queue(registry: JobRegistry) -> None:
+    running = run(registry)
+    first, second, third = (registry.accept(order()) for _ in range(3))
+    registry.cancel(second, "disconnected")
+    assert list(registry.queue) == [first, third]
+    assert [job.state for job in (running, first, third)] == [State.RUNNING, State.QUEUED, State.QUEUED]
+    assert bodies(second, "cancelled")[0]["reason"] == "disconnected"
+
+
+def test_cancelling_twice_is_cancelling_once(registry: JobRegistry) -> None:
+    job = registry.accept(order())
+    registry.cancel(job, "requested")
+    registry.cancel(job, "disconnected")
+    assert names(job) == ["queued", "cancelled"]
+    assert bodies(job, "cancelled")[0]["reason"] == "requested"
+
+
+def test_failing_a_waiting_job_takes_it_out_of_the_queue(registry: JobRegistry) -> None:
+    job = registry.accept(order())
+    registry.fail(job, "model_failed", "no model")
+    assert len(registry.queue) == 0
+    assert names(job) == ["queued", "error"]
+
+
+def test_a_job_that_was_cancelled_keeps_no_trace_of_a_late_result(registry: JobRegistry) -> None:
+    job = registry.accept(quick_order())
+    registry.fail(job, "interrupted", "shut down")
+    before = registry.view(job)
+    registry.complete(job, result={"ready": True})
+    assert registry.view(job) == before
+    assert registry.view(job)["result"] is None
+
+
+async def test_a_job_that_was_cancelled_shows_no_late_images(registry: JobRegistry) -> None:
+    job = run(registry)
+    registry.cancel(job, "requested")
+    await registry.images.save(job.id, (b"late",))
+    registry.complete(job)
+    assert registry.view(job)["images"] == []
+
+
+def test_a_late_failure_does_not_touch_a_completed_job(registry: JobRegistry) -> None:
+    job = run(registry)
+    registry.complete(job)
+    registry.fail(job, "timeout", "too late")
+    assert registry.view(job)["error"] is None
+    assert registry.view(job)["state"] == "completed"
+
+
+def test_observers_are_told_once_after_the_terminal_event(registry: JobRegistry) -> None:
+    told: list[tuple[Job, list[str]]] = []
+    registry.on_finish(lambda job: told.append((job, terminal_events(job))))
+    registry.on_finish(lambda job: registry.cancel(job, "again"))
+    job = run(registry)
+    registry.complete(job)
+    registry.cancel(job, "requested")
+    assert told == [(job, ["complete"])]
+
+
+def test_racing_endings_leave_exactly_one_terminal_event(registry: JobRegistry) -> None:
+    chance = seeded(1)
+    expected = {State.COMPLETED: "complete", State.FAILED: "error", State.CANCELLED: "cancelled"}
+
+    def meddle(job: Job) -> None:
+        chance.choice((lambda: registry.cancel(job, "meddled"), lambda: registry.fail(job, "timeout", "meddled")))()
+
+    registry.on_finish(meddle)
+    for _ in range(1000):
+        job = registry.accept(order()) if chance.random() < 0.8 else registry.accept(quick_order())
+        if job.order.work is not None and chance.random() < 0.7:
+            registry.queue.remove(job)
+            job.dispatch()
+        for _ in range(chance.randrange(1, 5)):
+            match chance.randrange(4):
+                case 0:
+                    registry.complete(job, result=None if job.order.work else {})
+                case 1:
+                    registry.cancel(job, "requested")
+                case 2:
+                    registry.fail(job, "timeout", "too long")
+                case _ if job.state is State.RUNNING:
+                    job.progress(1, 20, 0.0)
+        registry.cancel(job, "in the end")
+        assert terminal_events(job) == [expected[job.state]]
+        assert names(job)[-1] == expected[job.state]
+        assert job.log.closed
+        assert (job.error is not None) == (job.state is State.FAILED)
+        in_feed = [event.name for _, event in registry.feed.after(0) if job.id.encode() in event.data]
+        assert [name for name in in_feed if name in expected.values()] == [expected[job.state]]
+    assert len(registry.queue) == 0
+    assert registry.live() == []
+
+
+def test_jobs_are_listed_newest_first_and_live_ones_oldest_first(registry: JobRegistry) -> None:
+    jobs = [registry.accept(order()) for _ in range(4)]
+    registry.cancel(jobs[1], "requested")
+    assert list(registry.newest_first()) == jobs[::-1]
+    assert registry.live() == [jobs[0], jobs[2], jobs[3]]
+
+
+def test_counts_name_every_state(registry: JobRegistry) -> None:
+    assert registry.counts() == {"queued": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
+    running = run(registry)
+    registry.accept(order())
+    registry.cancel(registry.accept(order()), "requested")
+    assert registry.counts() == {"queued": 1, "running": 1, "completed": 0, "failed": 0, "cancelled": 1}
+    registry.complete(running)
+    assert registry.counts()["completed"] == 1
+
+
+async def test_a_finished_job_is_forgotten_with_its_images_when_its_time_is_up(
+    make_registry: MakeRegistry, images: ImageFiles, tmp_path: Path
+) -> None:
+    registry = make_registry(ttl=0.05)
+    job = run(registry)
+    await images.save(job.id, (b"one",))
+    registry.complete(job)
+    registry.forget_old()
+    assert registry.get(job.id) is job
+
+    def gone() -> bool:
+        registry.forget_old()
+        return registry.find(job.id) is None
+
+    await eventually(gone)
+    error = refusal(lambda: registry.get(job.id))
+    assert (error.status, error.code) == (410, "job_expired")
+    assert images.of(job.id) == []
+    assert list(registry.newest_first()) == []
+    await eventually(lambda: list((tmp_path / "images").iterdir()) == [])
+
+
+def test_a_job_that_has_not_ended_is_never_forgotten(make_registry: MakeRegistry) -> None:
+    registry = make_registry(ttl=0, history=1)
+    running, waiting = run(registry), registry.accept(order())
+    registry.forget_old()
+    assert registry.live() == [running, waiting]
+    registry.complete(running)
+    registry.forget_old()
+    assert registry.live() == [waiting]
+    assert registry.find(running.id) is None
+
+
+def test_the_oldest_endings_go_first_when_there_are_too_many(make_registry: MakeRegistry) -> None:
+    registry = make_registry(history=2)
+    jobs = [run(registry) for _ in range(5)]
+    for place in (3, 1, 0, 4, 2):
+        registry.complete(jobs[place])
+    registry.forget_old()
+    assert [registry.find(job.id) is not None for job in jobs] == [False, False, True, False, True]
+    assert refusal(lambda: registry.get(jobs[3].id)).status == 410
+
+
+def test_the_wall_clock_does_not_decide_when_a_job_is_forgotten(make_registry: MakeRegistry) -> None:
+    registry = make_registry(ttl=60)
+    job = run(registry)
+    registry.complete(job)
+    job.finished_at = 0.0
+    registry.forget_old()
+    assert registry.get(job.id) is job
+
+
+def test_a_key_is_free_again_when_its_job_is_forgotten(make_registry: MakeRegistry) -> None:
+    registry = make_registry(ttl=0)
+    registry.complete(registry.accept(quick_order(), "key", b"one"), result={})
+    registry.forget_old()
+    assert registry.repeated("key", b"two") is None
+    job = registry.accept(quick_order(), "key", b"two")
+    assert registry.repeated("key", b"two") is job
+
+
+def test_forgotten_ids_are_told_apart_only_as_long_as_there_is_room(
+    make_registry: MakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "REMEMBERED", 3)
+    registry = make_registry(ttl=0)
+    ids = []
+    for _ in range(5):
+        job = registry.accept(quick_order())
+        registry.complete(job, result={})
+        registry.forget_old()
+        ids.append(job.id)
+    statuses = [refusal(lambda job_id=job_id: registry.get(job_id)).status for job_id in ids]  # type: ignore[misc]
+    assert statuses == [404, 404, 410, 410, 410]
+
+
+def test_the_feed_is_bounded_and_numbered_above_an_earlier_run(make_registry: MakeRegistry) -> None:
+    registry = make_registry()
+    first = registry.feed.first
+    for _ in range(registry_module.FEED_LENGTH + 10):
+        registry.complete(registry.accept(quick_order()), result={})
+    assert len(registry.feed.after(0)) == registry_module.FEED_LENGTH
+    assert registry.feed.last == first + 2 * (registry_module.FEED_LENGTH + 10) - 1
+    # Milliseconds since 1970: later runs begin above what this one can have reached.
+    assert first > 1_700_000_000_000
