@@ -48,10 +48,11 @@ BODY_TIMEOUT = 20.0
 
 def model_name(model: str) -> str:
     """What clients call the model of this setting: the hub id, or a folder's or file's own name, never its path."""
-    path = Path(os.path.expanduser(model))  # as it is, for a home that nobody has
-    if path.is_file():
+    # os.path, because pathlib raises for a home that nobody has and for a name that is too long.
+    path = Path(os.path.expanduser(model))
+    if os.path.isfile(path):
         return path.stem
-    if path.is_dir() and model != "demo":
+    if os.path.isdir(path) and model != "demo":
         return path.resolve().name
     return model if HUB_ID.fullmatch(model) else path.name
 

@@ -21,8 +21,11 @@ PULSE_INTERVAL = 0.25
 """Seconds between counts of the denoiser's calls while it works."""
 
 
-class FrontGoneError(Exception):
-    """The pipe is closed: the front has died, or wants to be rid of this engine."""
+class FrontGoneError(BaseException):
+    """The pipe is closed: the front has died, or wants to be rid of this engine.
+
+    No `Exception`, so that a job in whose midst it happens does not take it for a failure of its own.
+    """
 
 
 class Engine:

@@ -58,7 +58,7 @@ class StableDiffusion:
         guidance_scale = GUIDANCE_SCALE if work.guidance_scale is None else work.guidance_scale
         # A copy of its own, so that no job sees another's scheduler or guidance; the weights are shared.
         pipe = copy.copy(self._pipe)
-        scheduler, pipe.scheduler = make_scheduler(work.scheduler, self._pipe.scheduler)
+        scheduler, pipe.scheduler = make_scheduler(work.scheduler, self._pipe.scheduler, steps)
         report.started(steps, width, height, guidance_scale, scheduler)
         report.narrate(f"painting {steps} steps at {width} x {height} with {scheduler} on {self._device}")
         counter: StepCounter | None = None
@@ -72,6 +72,7 @@ class StableDiffusion:
                 report.narrate("decoding the picture")
             return {}
 
+        output = None
         try:
             output = pipe(
                 prompt=work.prompt,
@@ -84,10 +85,14 @@ class StableDiffusion:
                 generator=[_generator(work.seed + n) for n in range(work.count)],
                 callback_on_step_end=on_step_end,
             )
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        if output is None:
+            # Not within the `except`: there the traceback still holds the tensors that are to be freed.
             self._release()
             text = f"{work.count} x {width} x {height} is too much for this device; ask for fewer or smaller images"
-            raise GenerationError("out_of_memory", text) from error
+            raise GenerationError("out_of_memory", text)
         flagged = output.nsfw_content_detected or []
         return tuple(_png(image) for image in output.images), tuple(n for n, flag in enumerate(flagged) if flag)
 
@@ -97,6 +102,11 @@ class StableDiffusion:
     def _release(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # On CPU and MPS it has no class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from greenlet import getcurrent, greenlet
 
 from rbee_sd.engine.pipeline import GenerationError, Pipeline
-from rbee_sd.messages import Cancelled, Failed, Finished, Generate, Message, Narration, Progress, Started
+from rbee_sd.messages import Cancelled, Failed, Finished, Generate, Message, Narration, Progress, ProtocolError, Started
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,13 @@ class Task:
         self._emit(Narration(text, self.work.job_id))
 
     def _run(self) -> None:
-        self._emit(self._outcome())
+        outcome = self._outcome()
+        try:
+            self._emit(outcome)
+        except ProtocolError:
+            log.exception("%s: its result does not fit a message", self.work.job_id)
+            text = "the result is too large to be handed over; ask for fewer or smaller images"
+            self._emit(Failed(self.work.job_id, "generation_failed", text))
 
     def _outcome(self) -> Message:
         job_id = self.work.job_id

@@ -21,7 +21,7 @@ def test_a_scheduler_made_by_name_is_called_by_that_name(name: str) -> None:
     from rbee_sd.engine.schedulers import CLASSES, make_scheduler, name_of
 
     own = diffusers.EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    told, made = make_scheduler(name, own)
+    told, made = make_scheduler(name, own, 20)
     assert told == name
     assert type(made).__name__ == CLASSES[name][0]
     assert name_of(made) == name
@@ -36,8 +36,8 @@ def test_without_a_name_a_job_gets_a_new_one_like_the_models_own(name: str) -> N
 
     from rbee_sd.engine.schedulers import make_scheduler
 
-    _, own = make_scheduler(name, diffusers.DDIMScheduler(beta_schedule="scaled_linear"))
-    told, made = make_scheduler(None, own)
+    _, own = make_scheduler(name, diffusers.DDIMScheduler(beta_schedule="scaled_linear"), 20)
+    told, made = make_scheduler(None, own, 20)
     assert told == name
     assert type(made) is type(own)
     assert made is not own

@@ -1,0 +1,126 @@
+"""An engine in the test's own process: small jobs for it, what it says, and the pictures that come of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from rbee_sd.engine.config import EngineConfig
+from rbee_sd.engine.loop import Engine
+from rbee_sd.engine.stable_diffusion import StableDiffusion
+from rbee_sd.messages import Finished, Generate, Message
+from rbee_sd.server import model_name
+
+PROMPT = "a red circle on a blue background"
+SIDE = 64
+TOLERANCE = 2
+"""Of 255: how far a picture may be from the one its job makes alone (rounding may depend on company)."""
+
+Pixels = npt.NDArray[np.uint8]
+M = TypeVar("M", bound=Message)
+
+
+def config(model: object, **changes: Any) -> EngineConfig:
+    """What the front tells an engine that is to load `model`; one thread, for a small machine."""
+    values = {"device": "cpu", "threads": 1, "log_level": "warning", **changes}
+    return EngineConfig(name=model_name(str(model)), model=str(model), **values)
+
+
+def work(job_id: str = "job", **changes: Any) -> Generate:
+    """A small, quick job; `changes` are fields of `Generate`."""
+    values = {"prompt": PROMPT, "negative_prompt": "", "seed": 1, "steps": 3, "width": SIDE, "height": SIDE}
+    return Generate(job_id, **{**values, **changes})
+
+
+class Recorder:
+    """A `Report` that only remembers."""
+
+    def __init__(self) -> None:
+        self.settled: tuple[int, int, int, float, str] | None = None
+        self.steps: list[int] = []
+        self.sentences: list[str] = []
+
+    def started(self, total: int, width: int, height: int, guidance_scale: float, scheduler: str) -> None:
+        """See `Report`."""
+        self.settled = (total, width, height, guidance_scale, scheduler)
+
+    def step(self, step: int) -> None:
+        """See `Report`."""
+        self.steps.append(step)
+
+    def narrate(self, text: str) -> None:
+        """See `Report`."""
+        self.sentences.append(text)
+
+
+class Bench:
+    """An `Engine` over a model, with everything it has said."""
+
+    def __init__(self, model: StableDiffusion) -> None:
+        self.model = model
+        self.said: list[Message] = []
+        self.engine = Engine(model, self.said.append)
+
+    def run(self, *works: Generate) -> None:
+        """Do these jobs, together, to the end."""
+        for each in works:
+            self.engine.submit(each)
+        while self.engine.busy:
+            self.engine.step()
+
+    def heard(self, kind: type[M], job_id: str | None = None) -> list[M]:
+        """What was said of this kind, about one job or all."""
+        return [
+            message
+            for message in self.said
+            if isinstance(message, kind) and job_id in (None, getattr(message, "job_id", None))
+        ]
+
+    def picture(self, job_id: str) -> Pixels:
+        """The first image of a finished job."""
+        (finished,) = self.heard(Finished, job_id)
+        return pixels(finished.images[0])
+
+
+def draw(model: StableDiffusion, **changes: Any) -> list[bytes]:
+    """The PNG files that this job gets when it is alone."""
+    images, _ = model.generate(work(**changes), Recorder())
+    return list(images)
+
+
+def picture(model: StableDiffusion, **changes: Any) -> Pixels:
+    """The first image that this job gets when it is alone."""
+    return pixels(draw(model, **changes)[0])
+
+
+def pixels(png: bytes) -> Pixels:
+    """(height, width, 3) in 0..255."""
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def difference(first: Pixels, second: Pixels) -> int:
+    """The largest difference of two pictures of one size, 0..255."""
+    assert first.shape == second.shape
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+@contextmanager
+def before_each_forward(module: Any, act: Callable[[], None]) -> Iterator[None]:
+    """Have `act` called, and perhaps fail, whenever `module` (a torch module) is about to work."""
+
+    def hook(*_: Any) -> None:
+        act()
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
