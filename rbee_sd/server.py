@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_sockets
 
@@ -25,6 +24,7 @@ from rbee_sd.engine import main as engine_main
 from rbee_sd.engine.config import HUB_ID, EngineConfig
 from rbee_sd.errors import StartError
 from rbee_sd.http.base import Context
+from rbee_sd.http.connections import CappedServer, connections_within
 from rbee_sd.http.door import Door, is_loopback
 from rbee_sd.http.routes import make_application
 from rbee_sd.jobs.dispatcher import Dispatcher
@@ -100,7 +100,7 @@ class Server:
         limits = Limits(settings, (self._model,), lambda: self.worker.model)
         desk = Desk(self.registry, self.dispatcher, limits, self.status)
         context = Context(settings, Door(settings), self.registry, self.watcher, desk, limits, self.status)
-        self._http = HTTPServer(
+        self._http = CappedServer(
             make_application(context),
             max_header_size=MAX_HEADER,
             # The handlers have limits of their own and answer 413; Tornado could only hang up.
@@ -117,7 +117,7 @@ class Server:
             raise StartError(
                 f"listening on {self.settings.host} lets others in: set api_key, or no_auth on a network you trust"
             )
-        _raise_file_limit()
+        self._http.cap = connections_within(_raise_file_limit())
         self._take_state_dir()
         try:
             self._listen()
@@ -236,8 +236,9 @@ class Server:
             await asyncio.sleep(DRAIN_INTERVAL)
 
 
-def _raise_file_limit() -> None:
-    """Each listener is a socket: use what the system allows without asking."""
+def _raise_file_limit() -> int:
+    """Each listener is a socket: use what the system allows without asking. Returns how many files may be open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize

@@ -63,6 +63,7 @@ class Worker:
         self._backoff = Backoff()
         self._process: EngineProcess | None = None
         self._restart: asyncio.TimerHandle | None = None
+        self._replaced = False
         self._in_flight: dict[str, asyncio.TimerHandle | None] = {}
         self.health = Health.LOADING
         self.detail = ""
@@ -154,6 +155,7 @@ class Worker:
     def _stuck(self, job_id: str) -> None:
         log.error("the engine did not let go of %s within %g s; it is replaced", job_id, self._cancel_timeout)
         if self._process is not None:
+            self._replaced = True
             self._process.kill()
 
     def _exited(self, code: int | None) -> None:
@@ -167,7 +169,9 @@ class Worker:
         if self.health in (Health.STOPPED, Health.FAILED):
             log.info("engine ended")
             return
-        delay = self._backoff.died(time.monotonic())
+        # One that we ended over a stuck job says nothing of how the next will fare.
+        delay = 0.0 if self._replaced else self._backoff.died(time.monotonic())
+        self._replaced = False
         cause = _cause(code)
         self.health = Health.EXHAUSTED if self._backoff.exhausted else Health.RESTARTING
         self.detail = f"the engine {cause}; another is started in {delay:g} s"
