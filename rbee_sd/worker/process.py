@@ -51,17 +51,13 @@ class EngineProcess:
         self._process = context.Process(target=target, args=(child_end, config), name="rbee-sd-engine", daemon=True)
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._process.start()
+        self.pid = self._process.pid
         # While the front holds a copy of the child's end, a dead child never gives an end of file.
         child_end.close()
         self._writer = threading.Thread(target=self._write, name="engine-writer", daemon=True)
         self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
         self._writer.start()
         self._reader.start()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the child."""
-        return self._process.pid
 
     def send(self, message: Message) -> None:
         """Queue a message. Lost without complaint if the process has died: its death is told by `on_exit`."""
