@@ -213,10 +213,13 @@ async def test_nothing_is_left_over_after_many_rounds_of_jobs_and_listeners(
 
     await client.ready()
     await a_round()
-    before = (front.num_fds(), front.num_threads(), len(worker.children()))
+    files, threads, children = front.num_fds(), front.num_threads(), len(worker.children())
     for _ in range(10):
         await a_round()
-    await eventually(lambda: (front.num_fds(), front.num_threads(), len(worker.children())) == before)
+    # Fewer is well: a connection that was open at first may have been idle for too long since.
+    await eventually(lambda: front.num_fds() <= files)
+    await eventually(lambda: front.num_threads() <= threads)
+    assert len(worker.children()) == children
 
 
 def test_serve_that_fails_leaves_no_process(tmp_path: Path) -> None:
