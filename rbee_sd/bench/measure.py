@@ -1,0 +1,73 @@
+"""Figures: a measured value beside its aim, percentiles, and how figures are shown. Pure; no I/O."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One result. `aim` is the largest value that is good enough; None where there is no aim."""
+
+    name: str
+    text: str
+    value: float
+    unit: str
+    aim: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the aim was reached; None without one."""
+        return None if self.aim is None else self.value <= self.aim
+
+    def to_json(self) -> dict[str, Any]:
+        """The figure as a JSON object, its value unrounded."""
+        return {
+            "name": self.name,
+            "text": self.text,
+            "value": self.value,
+            "unit": self.unit,
+            "aim": self.aim,
+            "met": self.met,
+        }
+
+
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """The smallest sample that at least `percent` of all samples do not exceed (nearest rank)."""
+    return sorted(samples)[max(0, math.ceil(len(samples) * percent / 100) - 1)]
+
+
+def latency(name: str, text: str, seconds: Sequence[float], aim_ms: float) -> list[Figure]:
+    """Median, 99th percentile (which has the aim) and worst of durations, in milliseconds."""
+    return [
+        Figure(f"{name}_p50_ms", f"{text}, p50 of {len(seconds)}", 1000 * statistics.median(seconds), "ms"),
+        Figure(f"{name}_p99_ms", f"{text}, p99", 1000 * percentile(seconds, 99), "ms", aim_ms),
+        Figure(f"{name}_worst_ms", f"{text}, worst", 1000 * max(seconds), "ms"),
+    ]
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """The figures as lines of text: what, measured, aim, met."""
+    rows = [("figure", "measured", "aim", "met")]
+    for figure in figures:
+        aim = "" if figure.aim is None else f"{figure.aim:g} {figure.unit}"
+        met = {None: "", True: "yes", False: "NO"}[figure.met]
+        rows.append((figure.text, f"{_rounded(figure.value)} {figure.unit}", aim, met))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{what:<{widths[0]}}  {measured:>{widths[1]}}  {aim:>{widths[2]}}  {met}".rstrip()
+        for what, measured, aim, met in rows
+    ]
+    lines.insert(1, "-" * (sum(widths) + 6))
+    return "\n".join(lines)
+
+
+def _rounded(value: float) -> str:
+    """Three digits that count, and no exponent."""
+    if value >= 100 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
