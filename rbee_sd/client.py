@@ -44,9 +44,9 @@ class Client:
     ) -> None:
         await self._http.aclose()
 
-    async def call(self, method: str, path: str, body: Any = None) -> Any:
+    async def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """The JSON answer to one request. Raises `ClientError`."""
-        return (await self._request(method, path, body)).json()
+        return (await self._request(method, path, body, query)).json()
 
     async def healthy(self) -> bool:
         """Whether a worker answers there. Raises `ClientError` when something else does."""
@@ -54,7 +54,7 @@ class Client:
             answer = await self._http.get("/health")
         except httpx2.ConnectError:
             return False
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ClientError(f"{self.url} does not answer like a worker ({type(error).__name__})") from error
         if answer.status_code != 200 or b'"healthy"' not in answer.content:
             raise ClientError(f"what answers at {self.url} is not an rbee-sd worker", answer.status_code)
@@ -81,9 +81,11 @@ class Client:
     async def follow(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
         """The job's events, each once, up to and with the terminal one. Images come as addresses."""
         last = ""
-        for attempt in range(RECONNECTS + 1):
-            if attempt:
+        attempts = 0
+        while attempts <= RECONNECTS:
+            if attempts:
                 await asyncio.sleep(RECONNECT_DELAY)
+            attempts += 1
             headers = {"Last-Event-ID": last} if last else {}
             path = f"/v1/jobs/{job_id}/stream"
             try:
@@ -95,6 +97,7 @@ class Client:
                         if not event.data or event.data == "[DONE]":
                             continue
                         last = event.id
+                        attempts = 1
                         body = orjson.loads(event.data)
                         yield body
                         if body["event"] in TERMINAL:
@@ -105,10 +108,12 @@ class Client:
                 failure = "the stream ended early"
         raise ClientError(f"lost the stream of {job_id} ({failure})")
 
-    async def _request(self, method: str, path: str, body: Any = None) -> httpx2.Response:
+    async def _request(
+        self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
+    ) -> httpx2.Response:
         try:
-            answer = await self._http.request(method, path, json=body)
-        except httpx2.HTTPError as error:
+            answer = await self._http.request(method, path, json=body, params=query or None)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ClientError(f"no answer from {self.url} ({type(error).__name__})") from error
         await self._check(answer)
         return answer

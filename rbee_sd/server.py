@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from tornado.ioloop import PeriodicCallback
@@ -21,7 +20,7 @@ from tornado.netutil import bind_sockets
 
 from rbee_sd import __version__
 from rbee_sd.engine import main as engine_main
-from rbee_sd.engine.config import HUB_ID, EngineConfig
+from rbee_sd.engine.config import EngineConfig, model_name
 from rbee_sd.errors import StartError
 from rbee_sd.http.base import Context
 from rbee_sd.http.connections import CappedServer, connections_within
@@ -33,39 +32,19 @@ from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.table import Desk
-from rbee_sd.settings import Settings
+from rbee_sd.settings import Settings, state_dir_of, worker_url
 from rbee_sd.worker.worker import Health, Worker
 
 log = logging.getLogger(__name__)
 
 FORGET_INTERVAL = 1.0
 DRAIN_INTERVAL = 0.05
+FILES = 65_536
+"""Open files that are asked for."""
 MAX_HEADER = 16 * 1024
 IDLE_CONNECTION_TIMEOUT = 10.0
 """Seconds a client may take to send its headers, or keep a connection without a request."""
 BODY_TIMEOUT = 20.0
-
-
-def model_name(model: str) -> str:
-    """What clients call the model of this setting: the hub id, or a folder's or file's own name, never its path."""
-    # os.path, because pathlib raises for a home that nobody has and for a name that is too long.
-    path = Path(os.path.expanduser(model))
-    if os.path.isfile(path):
-        return path.stem
-    if os.path.isdir(path) and model != "demo":
-        return path.resolve().name
-    return model if HUB_ID.fullmatch(model) else path.name
-
-
-def state_dir_of(settings: Settings) -> Path:
-    """The state folder of a worker with these settings."""
-    return Path(os.path.expanduser(settings.state_dir)) if settings.state_dir else default_state_dir()
-
-
-def default_state_dir() -> Path:
-    """`rbee-sd` in the user's state folder (XDG base directories)."""
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(os.path.expanduser(base)) / "rbee-sd"
 
 
 class Server:
@@ -127,7 +106,7 @@ class Server:
         self._cleaner.start()
         # The first requests are answered before this: /health does not wait for a process to be spawned.
         asyncio.get_running_loop().call_soon(self.worker.start)
-        log.info("rbee-sd %s listens on %s", __version__, self.url)
+        log.info("rbee-sd %s listens on %s, address %s", __version__, self.url, self.settings.host)
 
     async def serve(self) -> None:
         """Run until SIGTERM or SIGINT, drain, and stop. A second signal skips the draining."""
@@ -154,8 +133,6 @@ class Server:
 
     async def stop(self) -> None:
         """Close everything, in order: engine, streams, files, lock."""
-        if self._hurry.is_set():
-            self.worker.kill()
         await self.worker.stop()
         self._cleaner.stop()
         self._http.stop()
@@ -164,6 +141,11 @@ class Server:
         self.images.close()
         self._release_state_dir()
         log.info("stopped")
+
+    @property
+    def engine_given_up(self) -> bool:
+        """Whether the engine died so often that it is left alone for a while."""
+        return self.worker.health is Health.EXHAUSTED
 
     def status(self) -> dict[str, Any]:
         """How the worker is, for `/ready` and the operation `status`."""
@@ -194,19 +176,21 @@ class Server:
         log.info("%s received", signal.Signals(number).name)
         if self._stopping.is_set():
             self._hurry.set()
+            self.worker.kill()
         self._stopping.set()
 
     def _listen(self) -> None:
         host, port = self.settings.host, self.settings.port
         try:
             sockets = bind_sockets(port, host)
+        except UnicodeError as error:
+            raise StartError(f"{host[:100]} is no name to listen on") from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise StartError(f"port {port} of {host} is in use; is another worker running?") from error
             raise StartError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
         self._http.add_sockets(sockets)
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{sockets[0].getsockname()[1]}"
+        self.url = worker_url(host, sockets[0].getsockname()[1])
 
     def _take_state_dir(self) -> None:
         folder = self._state_dir
@@ -239,6 +223,12 @@ class Server:
 def _raise_file_limit() -> int:
     """Each listener is a socket: use what the system allows without asking. Returns how many files may be open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+    # Not to infinity, which macOS offers and then refuses.
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return FILES if soft == resource.RLIM_INFINITY else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):
+        return soft
+    return wanted

@@ -7,6 +7,7 @@ environment, file, default. Reading blocks only for the settings file.
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -121,6 +122,24 @@ class Settings:
 
 
 HINTS = get_type_hints(Settings)
+
+
+def worker_url(host: str, port: int) -> str:
+    """Where a worker that listens on `host` is reached from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def state_dir_of(settings: Settings) -> Path:
+    """The state folder: the one that is set, or `rbee-sd` in the user's (XDG base directories).
+
+    Raises `SettingsError` for a user without a home.
+    """
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folder = os.path.expanduser(settings.state_dir or f"{base}/rbee-sd")
+    if folder.startswith("~"):
+        raise SettingsError("there is no home folder to keep the state in; set state_dir")
+    return Path(folder)
 
 
 def environment_name(name: str) -> str:

@@ -22,7 +22,7 @@ from rbee_sd import __version__
 from rbee_sd.cli import options
 from rbee_sd.client import Client, ClientError
 from rbee_sd.engine.config import HUB_ID
-from rbee_sd.settings import Settings
+from rbee_sd.settings import Settings, state_dir_of, worker_url
 
 PACKAGES = ("tornado", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pillow", "pydantic")
 PROBE_TIMEOUT = 120
@@ -100,8 +100,6 @@ def _memory() -> Finding:
 
 
 def _state_dir(settings: Settings) -> Finding:
-    from rbee_sd.server import state_dir_of
-
     folder = state_dir_of(settings)
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -135,7 +133,7 @@ def _model(settings: Settings) -> Finding:
 
 
 async def _port(settings: Settings) -> Finding:
-    async with Client(f"http://{settings.host}:{settings.port}", settings.api_key) as client:
+    async with Client(worker_url(settings.host, settings.port), settings.api_key) as client:
         try:
             if not await client.healthy():
                 return Finding("ok", f"no worker runs; port {settings.port} is free")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +19,12 @@ from rbee_sd import log as logs
 from rbee_sd.cli import options
 from rbee_sd.cli.progress import Progress
 from rbee_sd.client import Client, ClientError
+from rbee_sd.engine.config import model_name
 from rbee_sd.errors import StartError
-from rbee_sd.settings import Settings
+from rbee_sd.settings import Settings, worker_url
+
+if TYPE_CHECKING:
+    from rbee_sd.server import Server
 
 FIELDS = ("negative_prompt", "steps", "guidance_scale", "seed", "width", "height", "scheduler", "count")
 SETTINGS = ("host", "port", "api_key", "model", "model_config", "device", "dtype", "threads", "fake_pipeline")
@@ -51,9 +56,11 @@ def command(prompt: str, output: Path | None, url: str | None, conf: str | None,
         raise click.UsageError(f"there is no folder {output.parent} to write to")
     # Of a worker that runs already, only a model that was asked for by name is asked for.
     if flags["model"] is not None:
-        wanted["model"] = flags["model"]
+        wanted["model"] = model_name(flags["model"])
     try:
-        asyncio.run(_generate(settings, url, output, {"prompt": prompt, **wanted}))
+        asyncio.run(_interruptible(_generate(settings, url, output, {"prompt": prompt, **wanted})))
+    except asyncio.CancelledError:
+        _end("terminated", 128 + signal.SIGTERM)
     except ClientError as error:
         _end(str(error), 2 if error.status == 400 else 1)
     except StartError as error:
@@ -67,6 +74,13 @@ def _end(message: str, status: int) -> None:
     sys.exit(status)
 
 
+async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
+    """Unwind on SIGTERM as on Ctrl-C: cancel the job, end the worker, remove its folder."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+
 async def _generate(settings: Settings, url: str | None, output: Path | None, request: dict[str, Any]) -> None:
     async with _worker(settings, url, request) as client:
         job = await client.submit(**request)
@@ -74,8 +88,9 @@ async def _generate(settings: Settings, url: str | None, output: Path | None, re
         try:
             final = await _follow(client, job_id)
         except asyncio.CancelledError:
-            # Ctrl-C. Leaving the stream would cancel the job too, but only after the grace period.
-            await client.call("DELETE", f"/v1/jobs/{job_id}")
+            # Leaving the stream would cancel the job too, but only after the grace period.
+            with suppress(ClientError):
+                await client.call("DELETE", f"/v1/jobs/{job_id}")
             raise
         first = output or Path(f"rbee-sd-{final['seed']}.png")
         for image in final["images"]:
@@ -100,8 +115,7 @@ async def _follow(client: Client, job_id: str) -> dict[str, Any]:
 @asynccontextmanager
 async def _worker(settings: Settings, url: str | None, request: dict[str, Any]) -> AsyncIterator[Client]:
     """A client of the running worker, or of one that lives for this call."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    async with Client(url or f"http://{host}:{settings.port}", settings.api_key) as client:
+    async with Client(url or worker_url(settings.host, settings.port), settings.api_key) as client:
         if await client.healthy():
             yield client
             return
@@ -124,12 +138,21 @@ async def _own_worker(settings: Settings) -> AsyncIterator[Client]:
         )
         server = Server(own)
         await server.start()
+        despair = asyncio.create_task(_despair(server))
         try:
             async with Client(server.url) as client:
                 yield client
         finally:
+            despair.cancel()
             await server.drain()
             await server.stop()
+
+
+async def _despair(server: Server) -> None:
+    """A worker waits for better days when its engine keeps dying. Somebody at a terminal does not."""
+    while not server.engine_given_up:
+        await asyncio.sleep(0.2)
+    server.dispatcher.refuse("engine_crashed", "the engine dies at every start; see what it has written above")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -12,6 +12,7 @@ import click
 
 from rbee_sd.cli import options
 from rbee_sd.client import Client, ClientError
+from rbee_sd.settings import worker_url
 
 
 @click.group("jobs", invoke_without_command=True, short_help="List, show or cancel jobs.")
@@ -21,7 +22,7 @@ def command(url: str | None, conf: str | None, **flags: Any) -> None:
     """Jobs of a running worker. Without a subcommand: list them."""
     settings = options.read(conf, flags)
     ctx = click.get_current_context()
-    ctx.obj = (url or f"http://{settings.host}:{settings.port}", settings.api_key)
+    ctx.obj = (url or worker_url(settings.host, settings.port), settings.api_key)
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_jobs)
 
@@ -32,7 +33,7 @@ def command(url: str | None, conf: str | None, **flags: Any) -> None:
 @click.pass_obj
 def list_jobs(worker: tuple[str, str], state: str = "", limit: int = 20) -> None:
     """List jobs, newest first."""
-    for job in _call(worker, "GET", f"/v1/jobs?state={state}&limit={limit}")["jobs"]:
+    for job in _call(worker, "GET", "/v1/jobs", state=state, limit=limit)["jobs"]:
         made = datetime.fromtimestamp(job["created_at"]).strftime("%H:%M:%S")
         steps = f"{job['step']}/{job['total'] or '?'}"
         prompt = job["request"].get("prompt", job["operation"])
@@ -55,13 +56,13 @@ def cancel_job(worker: tuple[str, str], job_id: str) -> None:
     click.echo(_call(worker, "DELETE", f"/v1/jobs/{job_id}")["state"])
 
 
-def _call(worker: tuple[str, str], method: str, path: str) -> Any:
+def _call(worker: tuple[str, str], method: str, path: str, **query: Any) -> Any:
     async def ask() -> Any:
         async with Client(*worker) as client:
-            return await client.call(method, path)
+            return await client.call(method, path, **query)
 
     try:
         return asyncio.run(ask())
     except ClientError as error:
         click.echo(f"rbee-sd: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if error.status == 400 else 1)

@@ -1,4 +1,4 @@
-"""The settings as flags, and the settings read from them. Used by the subcommands that start a worker."""
+"""The settings as flags, and the settings read from them. Used by every subcommand."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """Owner and name of a model on the hub; no path begins like this unless it exists."""
@@ -22,3 +24,14 @@ class EngineConfig:
     log_level: str = "info"
     log_format: str = "text"
     fake_pipeline: str = ""
+
+
+def model_name(model: str) -> str:
+    """What clients call the model of this setting: the hub id, or a folder's or file's own name, never its path."""
+    # os.path, because pathlib raises for a home that nobody has and for a name that is too long.
+    path = Path(os.path.expanduser(model))
+    if os.path.isfile(path):
+        return path.stem
+    if os.path.isdir(path) and model != "demo":
+        return path.resolve().name
+    return model if HUB_ID.fullmatch(model) else path.name

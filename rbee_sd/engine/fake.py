@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from rbee_sd.engine.config import EngineConfig
-from rbee_sd.engine.pipeline import ModelError, Report
+from rbee_sd.engine.pipeline import DeviceLostError, ModelError, Report
 from rbee_sd.messages import Generate, Ready
 
 SIDE = 64
@@ -56,25 +56,31 @@ class FakePipeline:
         return tuple(_png(size, work.seed + n) for n in range(work.count)), ()
 
     def _faults(self, report: Report) -> None:
-        if self._on("crash"):
-            os._exit(70)
-        if self._on("segv"):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if self._on("oom"):
-            raise MemoryError
-        if self._on("fail"):
-            raise RuntimeError(f"something about {self._folder}")
+        for fault, error in (
+            ("oom", MemoryError()),
+            ("fail", RuntimeError(f"something about {self._folder}")),
+            ("device-lost", DeviceLostError()),
+        ):
+            if self._on(fault):
+                raise error
+        self._deaths()
         if self._on("garbage"):
             self._pipe.send_bytes(b"\xff\xfe garbage")
-        if self._on("half-message"):
-            # A length of 1000 bytes, then 3 of them, then nothing.
-            os.write(self._pipe.fileno(), (1000).to_bytes(4, "big") + b"abc")
-            os._exit(70)
         if self._on("spam"):
             for n in range(10_000):
                 report.narrate(f"spam {n}")
         while (self._folder / "hang").exists():
             time.sleep(0.01)
+
+    def _deaths(self) -> None:
+        if self._on("crash"):
+            os._exit(70)
+        if self._on("segv"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self._on("half-message"):
+            # A length of 1000 bytes, then 3 of them, then nothing.
+            os.write(self._pipe.fileno(), (1000).to_bytes(4, "big") + b"abc")
+            os._exit(70)
 
     def _on(self, fault: str) -> bool:
         text = self._text(fault)

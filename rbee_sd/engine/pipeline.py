@@ -19,6 +19,10 @@ class GenerationError(Exception):
         self.message = message
 
 
+class DeviceLostError(Exception):
+    """The device answers no more in this process: after this job, the engine has to be started anew."""
+
+
 class ModelError(Exception):
     """The model cannot be loaded. The message is for clients: no path in it."""
 

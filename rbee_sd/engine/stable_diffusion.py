@@ -13,7 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from rbee_sd.engine.pipeline import GenerationError, Report
+from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, Report
 from rbee_sd.engine.progress import StepCounter
 from rbee_sd.engine.schedulers import make_scheduler
 from rbee_sd.messages import Generate, Ready
@@ -87,6 +87,7 @@ class StableDiffusion:
             )
         except RuntimeError as error:
             if not _out_of_memory(error):
+                self._check_device()
                 raise
         if output is None:
             # Not within the `except`: there the traceback still holds the tensors that are to be freed.
@@ -95,6 +96,15 @@ class StableDiffusion:
             raise GenerationError("out_of_memory", text)
         flagged = output.nsfw_content_detected or []
         return tuple(_png(image) for image in output.images), tuple(n for n, flag in enumerate(flagged) if flag)
+
+    def _check_device(self) -> None:
+        """Raise `DeviceLostError` if the device is of no use any more: CUDA fails every call after some errors."""
+        if self._device.type != "cuda":
+            return
+        try:
+            torch.cuda.synchronize(self._device)
+        except RuntimeError as error:
+            raise DeviceLostError from error
 
     def _count(self, *_: Any) -> None:
         self.forwards += 1

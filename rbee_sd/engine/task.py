@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from greenlet import getcurrent, greenlet
 
-from rbee_sd.engine.pipeline import GenerationError, Pipeline
+from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, Pipeline
 from rbee_sd.messages import Cancelled, Failed, Finished, Generate, Message, Narration, Progress, ProtocolError, Started
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,13 @@ class Task:
         self._emit(Narration(text, self.work.job_id))
 
     def _run(self) -> None:
-        outcome = self._outcome()
+        try:
+            outcome = self._outcome()
+        except DeviceLostError:
+            text = "the device failed while it worked on this job; the engine is started anew"
+            self._emit(Failed(self.work.job_id, "generation_failed", text))
+            # Out of the loop, and of the process.
+            raise
         try:
             self._emit(outcome)
         except ProtocolError:
@@ -88,6 +94,8 @@ class Task:
             return Cancelled(job_id, self._step)
         except GenerationError as error:
             return Failed(job_id, error.code, error.message)
+        except DeviceLostError:
+            raise
         except MemoryError:
             log.exception("%s: out of memory", job_id)
             return Failed(job_id, "out_of_memory", "not enough memory for this job; ask for fewer or smaller images")

@@ -12,6 +12,7 @@ import re
 import socket
 import uuid
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http.client import responses
 from typing import Any
@@ -276,12 +277,15 @@ class BaseHandler(RequestHandler):
         self.set_header("Content-Length", str(len(body)))
         self.write(body)
         log_access(self)
-        if await self.flushed() and self.socket_stream is not None:
-            self.socket_stream.socket.shutdown(socket.SHUT_WR)
+        stream = self.socket_stream
+        if await self.flushed() and not stream.closed():
+            # A client that hung up in the meantime is no news.
+            with suppress(OSError):
+                stream.socket.shutdown(socket.SHUT_WR)
         # Tornado calls the method of this name once the body has come to its end.
-        setattr(self, str(self.request.method).lower(), self._part)
+        setattr(self, str(self.request.method).lower(), self._close_behind)
 
-    async def _part(self, *_: str) -> None:
+    async def _close_behind(self, *_: str) -> None:
         self.cut()
 
     def _too_large(self) -> RequestError:

@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 
+from rbee_sd.errors import SettingsError
 from rbee_sd.settings import Settings
 
 # Stricter than any URL parser: what it does not match is nobody's host, so there is nothing to be misread.
@@ -40,6 +41,15 @@ class Door:
             self._hosts.add(socket.gethostname().lower())
         self._origins = {origin.lower().rstrip("/") for origin in settings.cors_origins}
         self._key = settings.api_key.encode()
+        for name in settings.allowed_hosts:
+            if _hostname(name) != name.lower():
+                raise SettingsError(
+                    f"allowed_hosts takes names without a port, such as images.example.org, not {name!r}"
+                )
+        for origin in self._origins:
+            scheme, _, authority = origin.partition("://")
+            if scheme not in ("http", "https") or _hostname(authority) is None:
+                raise SettingsError(f"cors_origins takes origins such as https://www.example.org, not {origin!r}")
 
     def host_allowed(self, header: str | None) -> bool:
         """Whether a Host header names this worker. A browser always sends one, so none is harmless."""

@@ -32,7 +32,7 @@ class SubmitHandler(BaseHandler):
             raise invalid([FieldError("Idempotency-Key", "pattern", "up to 255 visible ASCII characters")])
         job = self.context.desk.submit(bytes(self.body), key)
         view = self.context.registry.view(job)
-        sse_url = f"{self.request.path.rstrip('/')}/{job.id}/stream"
+        sse_url = f"{self.request.path}/{job.id}/stream"
         self.answer(
             {
                 "job_id": job.id,
@@ -113,10 +113,11 @@ class ImageHandler(BaseHandler):
             self.set_status(304)
             return
         try:
-            size = image.path.stat().st_size
-            self.set_header("Content-Length", str(size))
-            for offset in range(0, size, SLICE):
-                if not await self.send(await registry.images.read(image, offset, SLICE)):
-                    return
+            file = await registry.images.open(image)
         except OSError as error:
             raise RequestError(410, "image_gone", "the image is no longer on disk") from error
+        async with file:
+            self.set_header("Content-Length", str(image.size))
+            while part := await file.read(SLICE):
+                if not await self.send(part):
+                    return

@@ -36,10 +36,17 @@ class StreamHandler(BaseHandler):
         self.set_header("Cache-Control", "no-cache, no-store")
         self.set_header("X-Accel-Buffering", "no")
         self.set_header("Connection", "close")
+        stream = self.socket_stream
+        if stream is None or stream.closed():
+            return False
         # Tornado sets TCP_NODELAY only at the end of an answer; before, small events would wait for an ACK.
-        self.socket_stream.set_nodelay(True)
+        stream.set_nodelay(True)
         # Else the kernel would hold megabytes for a client that does not read.
-        self.socket_stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        # Else it would try for a quarter of an hour to reach a client that vanished without a word.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            milliseconds = int(1000 * self.context.settings.listener_timeout)
+            stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         return await self.send(sse.RETRY)
 
     async def follow(self, cursor: Cursor) -> AsyncIterator[tuple[int, Event]]:
@@ -116,21 +123,18 @@ class JobStreamHandler(StreamHandler):
 
     async def _send_complete(self, number: int, event: Event, picture: ImageFile) -> bool:
         """`complete` with the first image as base64, read from its file as fast as the client takes it."""
-        images = self.context.registry.images
         try:
-            part = await images.read(picture, 0, ENCODED)
+            image = await self.context.registry.images.open(picture)
         except OSError:
             # Somebody deleted it. The event is the job's last all the same.
             log.warning("%s: its image is no longer on disk", self.request_id)
             return await self._send(number, event)
-        if not await self.send(sse.head(number, event) + event.data[:-1] + b',"image_base64":"'):
-            return False
-        offset = 0
-        while part:
-            if not await self.send(base64.b64encode(part)):
+        async with image:
+            if not await self.send(sse.head(number, event) + event.data[:-1] + b',"image_base64":"'):
                 return False
-            offset += len(part)
-            part = await images.read(picture, offset, ENCODED)
+            while part := await image.read(ENCODED):
+                if not await self.send(base64.b64encode(part)):
+                    return False
         return await self.send(b'"}\n\n')
 
 

@@ -51,12 +51,15 @@ class Dispatcher:
 
     def accepted(self, job: Job) -> None:
         """A job was queued: run it if there is room, and say what it waits for otherwise."""
-        if self._refusal is not None:
-            self._registry.fail(job, *self._refusal)
-        elif self._said:
+        if self._said:
             job.emit("narration", text=self._said)
         # Not now: the client's answer says `queued`, and its position, before the job goes anywhere.
-        asyncio.get_running_loop().call_soon(self.pump)
+        asyncio.get_running_loop().call_soon(self._begin, job)
+
+    def _begin(self, job: Job) -> None:
+        if self._refusal is not None:
+            self._registry.fail(job, *self._refusal)
+        self.pump()
 
     def pump(self) -> None:
         """Hand over as many waiting jobs as the worker takes."""
@@ -94,6 +97,7 @@ class Dispatcher:
     def ready(self) -> None:
         """The engine takes jobs."""
         self._said = ""
+        self._refusal = None
         self.pump()
 
     def lost(self, job_ids: Iterable[str]) -> None:
@@ -110,7 +114,7 @@ class Dispatcher:
                 self._registry.fail(job, "engine_crashed", text)
 
     def refuse(self, code: str, message: str) -> None:
-        """No engine will ever do a job: end those that wait, and those still to come."""
+        """No engine does a job until one is ready again: end those that wait, and those that come before it is."""
         self._refusal = (code, message)
         for job in self._registry.live():
             if job.order.work is not None:

@@ -9,22 +9,46 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
+
+OURS = re.compile(r"job_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.part)?")
+"""Names of the folders made here; what else lies there is somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image on disk. `etag` is a quoted hash of its bytes, as HTTP wants it."""
+    """One image on disk. `etag` is a quoted hash of its bytes, as HTTP wants it; `size` is theirs."""
 
     path: Path
     etag: str
+    size: int
+
+
+class OpenImage:
+    """An image being read. Goes on to the end of it also when it is removed meanwhile. Use as an async context."""
+
+    def __init__(self, file: BinaryIO, call: Callable[..., Awaitable[Any]]) -> None:
+        self._file = file
+        self._call = call
+
+    async def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end, none behind it."""
+        part: bytes = await self._call(self._file.read, size)
+        return part
+
+    async def __aenter__(self) -> OpenImage:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._file.close()
 
 
 class ImageFiles:
@@ -39,8 +63,9 @@ class ImageFiles:
     def prepare(self) -> None:
         """Make the folder and drop what an earlier run left; its jobs are gone. Blocks; raises `OSError`."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in self._folder.glob("job_*"):
-            shutil.rmtree(left)
+        for left in self._folder.iterdir():
+            if OURS.fullmatch(left.name) and left.is_dir():
+                shutil.rmtree(left)
 
     def of(self, job_id: str) -> list[ImageFile]:
         """The images of a job; empty when it has none."""
@@ -50,9 +75,9 @@ class ImageFiles:
         """Store a job's images, all or none. Raises `OSError`."""
         self._kept[job_id] = await self._call(self._write, job_id, images)
 
-    async def read(self, image: ImageFile, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`. Raises `OSError` when the file is gone."""
-        return await self._call(_read, image.path, offset, size)
+    async def open(self, image: ImageFile) -> OpenImage:
+        """Open an image for reading. Raises `OSError` when the file is gone."""
+        return OpenImage(await self._call(image.path.open, "rb"), self._call)
 
     def remove(self, job_id: str) -> None:
         """Forget a job's images and delete them, in the background as long as there is one."""
@@ -87,7 +112,7 @@ class ImageFiles:
             shutil.rmtree(final, ignore_errors=True)
             raise
         return [
-            ImageFile(final / f"{number}.png", f'"{hashlib.sha256(image).hexdigest()[:32]}"')
+            ImageFile(final / f"{number}.png", f'"{hashlib.sha256(image).hexdigest()[:32]}"', len(image))
             for number, image in enumerate(images)
         ]
 
@@ -105,9 +130,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read(path: Path, offset: int, size: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)

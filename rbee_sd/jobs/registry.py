@@ -38,7 +38,8 @@ class JobRegistry:
         self._ttl = ttl
         self._history = history
         self._jobs: dict[str, Job] = {}
-        self._finished: deque[Job] = deque()
+        # Apart, so that many small questions do not push the pictures out.
+        self._finished: dict[bool, deque[Job]] = {True: deque(), False: deque()}
         self._forgotten: dict[str, None] = {}
         self._keys: dict[str, tuple[bytes, str]] = {}
         self._key_of: dict[str, str] = {}
@@ -156,8 +157,9 @@ class JobRegistry:
     def forget_old(self) -> None:
         """Forget finished jobs that are past their time, or too many. Called now and then."""
         latest = time.monotonic() - self._ttl
-        while self._finished and (len(self._finished) > self._history or (self._finished[0].finished or 0.0) <= latest):
-            self._forget(self._finished.popleft())
+        for finished in self._finished.values():
+            while finished and (len(finished) > self._history or (finished[0].finished or 0.0) <= latest):
+                self._forget(finished.popleft())
 
     def _finish(self, job: Job, state: State, name: str, **data: Any) -> None:
         waiting = job.state is State.QUEUED and job.order.work is not None
@@ -167,7 +169,7 @@ class JobRegistry:
         if waiting:
             self.queue.remove(job)
         log.info("%s %s after %d steps%s", job.id, state, job.step, f": {data}" if name != "complete" else "")
-        self._finished.append(job)
+        self._finished[job.order.work is not None].append(job)
         for observer in self._observers:
             observer(job)
 

@@ -50,7 +50,7 @@ class Desk:
     def submit(self, body: bytes, key: str | None = None) -> Job:
         """Accept the operation in `body`, once for each Idempotency-Key. Raises `RequestError`."""
         fields = parse_object(body)
-        digest = digest_of(fields)
+        digest = b"" if key is None else digest_of(fields)
         if key is not None and (before := self._registry.repeated(key, digest)) is not None:
             return before
         operation = _look_up(fields)

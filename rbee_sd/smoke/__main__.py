@@ -27,6 +27,8 @@ def main(check: str, url: str, api_key: str, timeout: float) -> None:
     except (SmokeError, ClientError) as error:
         click.echo(f"FAILED: {error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except TimeoutError:
         click.echo(f"FAILED: not done within {timeout:g} s", err=True)
         sys.exit(1)

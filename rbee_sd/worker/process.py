@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 
 LINGER = 1.0
 """Seconds a process may live on after it closed its pipe."""
-SHUTDOWN_GRACE = 5.0
-TERMINATE_GRACE = 2.0
+SHUTDOWN_GRACE = 1.0
+TERMINATE_GRACE = 0.5
+"""Seconds for each rung of the ladder. No job is waited for here: draining comes before."""
 
 EngineMain = Callable[[Connection, Any], None]
 """Entry of the child: gets its end of the pipe and its configuration."""
@@ -50,7 +51,12 @@ class EngineProcess:
         self._pipe, child_end = context.Pipe()
         self._process = context.Process(target=target, args=(child_end, config), name="rbee-sd-engine", daemon=True)
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._process.start()
+        try:
+            self._process.start()
+        except BaseException:
+            self._pipe.close()
+            child_end.close()
+            raise
         self.pid = self._process.pid
         # While the front holds a copy of the child's end, a dead child never gives an end of file.
         child_end.close()

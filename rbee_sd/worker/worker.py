@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from rbee_sd.messages import Cancel, Cancelled, Event, Failed, Fatal, Finished, Generate, Message, Pulse, Ready
-from rbee_sd.worker.backoff import Backoff
+from rbee_sd.worker.backoff import WINDOW, Backoff
 from rbee_sd.worker.process import EngineMain, EngineProcess
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Listener(Protocol):
         """The engine died with these jobs."""
 
     def refuse(self, code: str, message: str) -> None:
-        """No engine will ever do a job."""
+        """No engine does a job until one is ready again."""
 
 
 class Worker:
@@ -92,8 +92,14 @@ class Worker:
         """Start the engine. Takes some milliseconds."""
         self._restart = None
         self.starts += 1
-        self._process = EngineProcess(self._target, self._config, self._said, self._exited)
-        log.info("engine started, pid %s", self._process.pid)
+        try:
+            self._process = EngineProcess(self._target, self._config, self._said, self._exited)
+        except (OSError, RuntimeError) as error:
+            # No memory, no process, no file descriptor to be had: for now, perhaps.
+            log.error("the engine cannot be started: %s", error)
+            self._exited(None)
+        else:
+            log.info("engine started, pid %s", self._process.pid)
 
     def submit(self, work: Generate) -> None:
         """Begin a job; only while `free` is above zero."""
@@ -166,8 +172,13 @@ class Worker:
             if timer is not None:
                 timer.cancel()
         self._in_flight.clear()
-        if self.health in (Health.STOPPED, Health.FAILED):
+        if self.health is Health.STOPPED:
             log.info("engine ended")
+            return
+        if self.health is Health.FAILED:
+            # A wrong setting stays wrong; but it may have been a hub, a disk or a GPU that comes back.
+            log.info("the model is tried again in %g s", WINDOW)
+            self._restart = asyncio.get_running_loop().call_later(WINDOW, self.start)
             return
         # One that we ended over a stuck job says nothing of how the next will fare.
         delay = 0.0 if self._replaced else self._backoff.died(time.monotonic())
@@ -182,6 +193,8 @@ class Worker:
 
 
 def _cause(code: int | None) -> str:
-    if code is not None and code < 0:
+    if code is None:
+        return "could not be started"
+    if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended with status {code}"

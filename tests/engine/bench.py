@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from rbee_sd.engine.config import EngineConfig
+from rbee_sd.engine.config import EngineConfig, model_name
 from rbee_sd.engine.loop import Engine
 from rbee_sd.engine.stable_diffusion import StableDiffusion
 from rbee_sd.messages import Finished, Generate, Message
-from rbee_sd.server import model_name
 
 PROMPT = "a red circle on a blue background"
 SIDE = 64

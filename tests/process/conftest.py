@@ -71,7 +71,7 @@ class WorkerProcess:
     def _collect(self) -> None:
         for line in self.process.stderr or ():
             self.lines.append(line)
-            if match := re.search(r"listens on (http://\S+)", line):
+            if match := re.search(r"listens on (http://[^\s,]+)", line):
                 self.url = match[1]
                 self._listening.set()
         self._listening.set()

@@ -164,3 +164,44 @@ async def test_out_of_memory_fails_only_its_own_job_and_the_engine_lives(
     assert job["error"]["code"] == "out_of_memory"
     await assert_well(client)
     assert server.worker.pid == pid
+
+
+async def test_an_engine_whose_device_is_lost_fails_its_job_and_is_replaced(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    first = server.worker.pid
+    faults.on("device-lost", "once")
+    job = await client.ended(await client.submit(steps=2))
+    assert job["error"]["code"] == "generation_failed"
+    assert "started anew" in job["error"]["message"]
+    await eventually(lambda: server.worker.pid not in (None, first))
+    await assert_well(client)
+
+
+async def test_a_model_that_loads_at_a_later_try_makes_the_worker_well_again(
+    server: Server, client: Client, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee_sd.worker.worker.WINDOW", 0.2)
+    await client.ready()
+    faults.on("model-failed", "once")
+    faults.on("slow-start", "0.3")
+    os.kill(server.worker.pid or 0, signal.SIGKILL)
+    waiting = await client.submit(steps=2)
+    assert (await client.ended(waiting))["error"]["code"] == "model_failed"
+    await assert_well(client)
+
+
+async def test_an_engine_that_cannot_be_spawned_is_tried_again(
+    server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.ready()
+
+    def no_process(*_: object) -> None:
+        raise BlockingIOError("no process to be had")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rbee_sd.worker.worker.EngineProcess", no_process)
+        os.kill(server.worker.pid or 0, signal.SIGKILL)
+        await eventually(lambda: "could not be started" in server.worker.detail)
+    await assert_well(client)

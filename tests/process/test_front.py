@@ -112,6 +112,16 @@ async def test_a_second_signal_skips_the_draining(start_worker: StartWorker, fau
     await eventually(lambda: gone(children))
 
 
+async def test_a_worker_with_a_stopped_engine_ends_within_two_seconds(start_worker: StartWorker) -> None:
+    worker, client = start_worker()
+    await client.ready()
+    psutil.Process(await engine_pid(client)).send_signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0, worker.log
+    assert time.monotonic() - begun < 2.5
+
+
 async def test_ctrl_c_to_the_whole_group_drains_like_sigterm(start_worker: StartWorker, faults: Faults) -> None:
     worker, client = start_worker()
     job_id = await busy(client, faults, steps=8)

@@ -359,6 +359,8 @@ async def test_a_refusal_ends_the_jobs_that_wait_and_those_to_come(bench: Bench)
     waiting = [bench.accept(), bench.accept()]
     bench.dispatcher.refuse("model_failed", "the model cannot be loaded")
     late = bench.accept()
+    assert late.state is State.QUEUED
+    await asyncio.sleep(0)
     for job in (*waiting, late):
         assert job.state is State.FAILED
         assert bodies(job, "error")[0]["code"] == "model_failed"
@@ -431,7 +433,8 @@ async def test_an_engine_that_finishes_a_job_twice_does_it_no_harm(bench: Bench)
     await bench.disk_is_quiet()
     assert names(job) == ["queued", "complete"]
     (image,) = bench.registry.images.of(job.id)
-    assert await bench.registry.images.read(image, 0, 100) == b"first"
+    async with await bench.registry.images.open(image) as file:
+        assert await file.read(100) == b"first"
 
 
 async def test_cancel_racing_with_completion_gives_one_terminal_event_and_files_only_if_completed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rbee_sd.errors import SettingsError
 from rbee_sd.http.door import Door, is_loopback
 from rbee_sd.settings import Settings
 
@@ -273,3 +274,15 @@ def test_the_right_key_comes_in_by_either_header(authorization: str | None, api_
 )
 def test_no_other_key_does(authorization: str | None, api_key: str | None) -> None:
     assert not door(api_key="secret").key_accepted(authorization, api_key)
+
+
+@pytest.mark.parametrize("name", ["images.example.org:443", "https://images.example.org", "a b", "", "[::1]"])
+def test_a_host_that_could_never_match_is_refused_at_the_start(name: str) -> None:
+    with pytest.raises(SettingsError, match="allowed_hosts takes names"):
+        door(allowed_hosts=(name,))
+
+
+@pytest.mark.parametrize("origin", ["www.example.org", "https://www.example.org/page", "*", "null", "ftp://a.example"])
+def test_an_origin_that_could_never_match_is_refused_at_the_start(origin: str) -> None:
+    with pytest.raises(SettingsError, match="cors_origins takes origins"):
+        door(cors_origins=(origin,))

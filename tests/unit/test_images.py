@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.images import ImageFile, ImageFiles
 from tests.conftest import eventually
 
 PICTURES = (b"one", b"", b"three" * 50_000)
@@ -28,10 +28,17 @@ def contents(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+async def whole(images: ImageFiles, image: ImageFile) -> bytes:
+    """All of an image."""
+    async with await images.open(image) as file:
+        return await file.read(1_000_000)
+
+
 async def test_saved_images_are_read_back_in_order(images: ImageFiles, folder: Path) -> None:
     await images.save("job_1", PICTURES)
     kept = images.of("job_1")
-    assert [await images.read(image, 0, 1_000_000) for image in kept] == list(PICTURES)
+    assert [await whole(images, image) for image in kept] == list(PICTURES)
+    assert [image.size for image in kept] == [len(picture) for picture in PICTURES]
     assert contents(folder) == ["job_1", "job_1/0.png", "job_1/1.png", "job_1/2.png"]
 
 
@@ -39,8 +46,9 @@ async def test_an_image_is_read_in_parts(images: ImageFiles) -> None:
     await images.save("job_1", (bytes(range(100)),))
     (image,) = images.of("job_1")
     parts: list[bytes] = []
-    while part := await images.read(image, sum(len(part) for part in parts), 7):
-        parts.append(part)
+    async with await images.open(image) as file:
+        while part := await file.read(7):
+            parts.append(part)
     assert b"".join(parts) == bytes(range(100))
     assert [len(part) for part in parts] == [7] * 14 + [2]
 
@@ -117,7 +125,7 @@ async def test_a_second_save_of_a_job_does_not_harm_the_first(images: ImageFiles
     with pytest.raises(OSError, match=r"not empty|exists"):
         await images.save("job_1", (b"second",))
     (image,) = images.of("job_1")
-    assert await images.read(image, 0, 100) == b"first"
+    assert await whole(images, image) == b"first"
     assert contents(folder) == ["job_1", "job_1/0.png"]
 
 
@@ -125,7 +133,7 @@ async def test_many_jobs_saved_at_once_do_not_mix(images: ImageFiles) -> None:
     ids = [f"job_{number}" for number in range(30)]
     await asyncio.gather(*(images.save(job_id, (job_id.encode(), b"second")) for job_id in ids))
     for job_id in ids:
-        assert await images.read(images.of(job_id)[0], 0, 100) == job_id.encode()
+        assert await whole(images, images.of(job_id)[0]) == job_id.encode()
 
 
 async def test_removed_images_are_gone_at_once_and_their_files_soon(images: ImageFiles, folder: Path) -> None:
@@ -137,7 +145,7 @@ async def test_removed_images_are_gone_at_once_and_their_files_soon(images: Imag
     assert images.of("job_1") == []
     await eventually(lambda: not (folder / "job_1").exists())
     with pytest.raises(FileNotFoundError):
-        await images.read(image, 0, 100)
+        await images.open(image)
     assert len(images.of("job_2")) == 3
 
 
@@ -148,16 +156,10 @@ def test_removing_what_never_was_does_nothing(images: ImageFiles, folder: Path) 
     assert folder.exists()
 
 
-def test_preparing_drops_what_an_earlier_run_left_and_nothing_else(tmp_path: Path) -> None:
+def test_preparing_makes_a_private_folder(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "images"
     images = ImageFiles(folder)
     images.prepare()
-    (folder / "job_1").mkdir()
-    (folder / "job_1" / "0.png").write_bytes(b"old")
-    (folder / "job_2.part").mkdir()
-    (folder / "README").write_text("not ours")
-    images.prepare()
-    assert contents(folder) == ["README"]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     images.close()
 
@@ -188,3 +190,22 @@ async def test_images_saved_as_the_folder_closes_can_still_be_removed(images: Im
     images.remove("job_1")
     assert images.of("job_1") == []
     assert contents(folder) == []
+
+
+async def test_an_image_that_is_removed_while_it_is_read_is_read_to_its_end(images: ImageFiles, folder: Path) -> None:
+    await images.save("job_1", (bytes(range(100)),))
+    async with await images.open(images.of("job_1")[0]) as file:
+        first = await file.read(50)
+        images.remove("job_1")
+        await eventually(lambda: not (folder / "job_1").exists())
+        assert first + await file.read(100) == bytes(range(100))
+
+
+def test_only_folders_that_were_made_here_are_dropped_at_the_start(images: ImageFiles, folder: Path) -> None:
+    ours = folder / "job_2f6c0000-0000-4000-8000-00000000abcd"
+    for left in (ours, ours.with_suffix(".part"), folder / "job_photos"):
+        left.mkdir()
+        (left / "0.png").touch()
+    (folder / "job_notes.txt").touch()
+    images.prepare()
+    assert contents(folder) == ["job_notes.txt", "job_photos", "job_photos/0.png"]

@@ -346,3 +346,14 @@ def test_the_feed_is_bounded_and_numbered_above_an_earlier_run(make_registry: Ma
     assert registry.feed.last == first + 2 * (registry_module.FEED_LENGTH + 10) - 1
     # Milliseconds since 1970: later runs begin above what this one can have reached.
     assert first > 1_700_000_000_000
+
+
+def test_questions_do_not_push_pictures_out(make_registry: MakeRegistry) -> None:
+    registry = make_registry(history=2)
+    picture = run(registry)
+    registry.fail(picture, "timeout", "too long")
+    for _ in range(5):
+        registry.complete(registry.accept(quick_order()), result={})
+    registry.forget_old()
+    assert registry.find(picture.id) is picture
+    assert len(list(registry.newest_first())) == 3

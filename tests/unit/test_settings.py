@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rbee_sd.errors import SettingsError, StartError
-from rbee_sd.settings import HINTS, Settings, environment_name, flag_name, load
+from rbee_sd.settings import HINTS, Settings, environment_name, flag_name, load, state_dir_of, worker_url
 
 BOUNDED = [item for item in fields(Settings) if item.metadata["minimum"] is not None]
 WORDS = [item for item in fields(Settings) if item.metadata["choices"]]
@@ -268,3 +268,38 @@ def test_a_secret_of_the_wrong_kind_is_not_shown(conf: Path) -> None:
 def _written(conf: Path, toml: str) -> Path:
     conf.write_text(toml + "\n", encoding="utf-8")
     return conf
+
+
+def test_the_state_folder_follows_the_users_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_dir_of(Settings()) == tmp_path / "rbee-sd"
+    for unset in (None, ""):
+        monkeypatch.delenv("XDG_STATE_HOME") if unset is None else monkeypatch.setenv("XDG_STATE_HOME", unset)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert state_dir_of(Settings()) == tmp_path / ".local" / "state" / "rbee-sd"
+
+
+def test_a_state_folder_that_is_set_is_taken_from_the_users_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_dir_of(Settings(state_dir="~/work")) == tmp_path / "work"
+
+
+def test_a_user_without_a_home_is_asked_for_a_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="set state_dir"):
+        state_dir_of(Settings(state_dir="~nobody-of-this-name/state"))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8600"),
+        ("0.0.0.0", "http://127.0.0.1:8600"),
+        ("::", "http://[::1]:8600"),
+        ("::1", "http://[::1]:8600"),
+        ("box.example.org", "http://box.example.org:8600"),
+    ],
+)
+def test_a_worker_is_reached_from_its_own_machine(host: str, url: str) -> None:
+    assert worker_url(host, 8600) == url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -208,6 +209,7 @@ async def test_a_worker_whose_model_failed_takes_the_request_and_says_so_in_the_
 ) -> None:
     dispatcher.refuse("model_failed", "the model cannot be loaded")
     job = desk.submit(b'{"prompt": "a"}')
+    await asyncio.sleep(0)
     assert job.state is State.FAILED
     assert bodies(job, "error")[0]["code"] == "model_failed"
 

@@ -1,4 +1,4 @@
-"""`server`: the small decisions of the composition root that need no server."""
+"""`engine.config`: what clients call a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee_sd.server import default_state_dir, model_name
+from rbee_sd.engine.config import model_name
 
 
 def test_the_demo_and_hub_ids_are_called_by_their_own_names() -> None:
@@ -44,12 +44,3 @@ def test_a_path_that_leads_nowhere_is_not_shown_to_clients(model: str) -> None:
 
 def test_a_home_that_nobody_has_is_a_path_that_leads_nowhere() -> None:
     assert model_name("~nobody-of-this-name/models/typo") == "typo"
-
-
-def test_the_state_folder_follows_the_users_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert default_state_dir() == tmp_path / "rbee-sd"
-    for unset in (None, ""):
-        monkeypatch.delenv("XDG_STATE_HOME") if unset is None else monkeypatch.setenv("XDG_STATE_HOME", unset)
-        monkeypatch.setenv("HOME", str(tmp_path))
-        assert default_state_dir() == tmp_path / ".local" / "state" / "rbee-sd"
