@@ -18,7 +18,7 @@ from rbee_sd.errors import StartError
 def command(conf: str | None, **flags: Any) -> None:
     """Run the worker until SIGTERM or Ctrl-C; a second one skips the draining."""
     settings = options.read(conf, flags)
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, background=True)
     try:
         asyncio.run(_serve(settings))
     except StartError as error:

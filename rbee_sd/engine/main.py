@@ -32,7 +32,7 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     """Be an engine until the front says Shutdown or dies."""
     # A Ctrl-C reaches the whole terminal group; the front decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logs.configure(config.log_level, config.log_format)
+    logs.configure(config.log_level, config.log_format, background=True)
     _die_with_front()
 
     emit = partial(send, pipe)

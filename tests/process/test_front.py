@@ -236,3 +236,24 @@ def test_serve_that_fails_leaves_no_process(tmp_path: Path) -> None:
     before = {process.pid for process in psutil.process_iter() if "rbee-sd" in process.name()}
     assert serve("--host", "203.0.113.7", "--no-auth", "--state-dir", str(tmp_path)).returncode == 2
     assert {process.pid for process in psutil.process_iter() if "rbee-sd" in process.name()} == before
+
+
+async def test_a_log_that_nobody_reads_holds_nobody_up(tmp_path: Path, faults: Faults) -> None:
+    arguments = ["--port", "0", "--state-dir", str(tmp_path / "state"), "--fake-pipeline", str(faults.folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rbee_sd", "serve", *arguments], stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stderr is not None
+    client = Client(process.stderr.readline().partition("listens on ")[2].partition(",")[0])
+    try:
+        # From here on nobody reads. A pipe holds 64 KiB, which is some 500 access lines.
+        for _ in range(2000):
+            assert (await client.http.get("/health", timeout=5)).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        await eventually(lambda: process.poll() is not None)
+    finally:
+        await client.http.aclose()
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert process.returncode == 0
