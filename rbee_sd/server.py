@@ -22,8 +22,8 @@ from rbee_sd import __version__
 from rbee_sd.engine import main as engine_main
 from rbee_sd.engine.config import EngineConfig, model_name
 from rbee_sd.errors import StartError
-from rbee_sd.http.base import Context
 from rbee_sd.http.connections import CappedServer, connections_within
+from rbee_sd.http.context import Context
 from rbee_sd.http.door import Door, is_loopback
 from rbee_sd.http.routes import make_application
 from rbee_sd.jobs.dispatcher import Dispatcher

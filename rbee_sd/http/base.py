@@ -1,76 +1,40 @@
-"""The base of all handlers: the door, request ids, CORS, bounded bodies, JSON errors, sending under a deadline.
+"""The base of all handlers: the door, request ids, CORS, query arguments, JSON answers and errors.
 
-Front process, IOLoop thread. Bodies are taken as a stream, so that an oversize one is refused before it is read
-and none is ever parsed as a form.
+Front process, IOLoop thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import socket
 import uuid
-from collections.abc import Awaitable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from http.client import responses
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError, RequestHandler
 
 from rbee_sd.errors import FieldError, RequestError
-from rbee_sd.http.door import Door
-from rbee_sd.jobs.registry import JobRegistry
-from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.http.context import Context
+from rbee_sd.http.errors import error_json, error_of_status
+from rbee_sd.http.transfer import TransferHandler
 from rbee_sd.operations.body import invalid
-from rbee_sd.operations.limits import Limits
-from rbee_sd.operations.table import Desk
-from rbee_sd.settings import Settings
 
-access = logging.getLogger("rbee_sd.access")
 log = logging.getLogger(__name__)
 
-SMALL_BODY = 64 * 1024
-"""Bytes that are read and ignored where no body is expected."""
-LINGER_BYTES = 64 * 1024 * 1024
-"""What is read and dropped of a body that was refused, so that its sender gets to see why."""
-SLICE = 64 * 1024
-"""Bytes handed to the socket at a time: the most that is held for a client that does not read."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What the handlers work with. One for the whole application."""
-
-    settings: Settings
-    door: Door
-    registry: JobRegistry
-    watcher: Watcher
-    desk: Desk
-    limits: Limits
-    status: Any
-    """Callable that returns the worker's status as a JSON object."""
-
-
-@stream_request_body
-class BaseHandler(RequestHandler):
+class BaseHandler(TransferHandler):
     """Every route's handler derives from this."""
 
     open_to_all = False
     """Whether the route is answered without an API key."""
-    max_body = SMALL_BODY
 
     def initialize(self, context: Context) -> None:
         """Called by Tornado with the route's keyword arguments."""
-        self.context = context
-        self.body = bytearray()
-        self._dropped = 0
-        self._turned_away = False
+        super().initialize(context)
         self._admitted = False
         self._admitted_origin: str | None = None
 
@@ -79,7 +43,7 @@ class BaseHandler(RequestHandler):
         self.clear_header("Server")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
-        if not hasattr(self, "request_id"):
+        if not self.request_id:
             sent = self.request.headers.get("X-Request-ID", "")
             self.request_id = sent if REQUEST_ID.fullmatch(sent) else f"req_{uuid.uuid4().hex}"
         self.set_header("X-Request-ID", self.request_id)
@@ -89,9 +53,9 @@ class BaseHandler(RequestHandler):
         try:
             self.admit()
         except RequestError as error:
-            if not self._body_expected():
+            if not self.body_expected():
                 raise
-            await self._turn_away(error)
+            await self.turn_away(error)
         else:
             self._admitted = True
 
@@ -117,7 +81,7 @@ class BaseHandler(RequestHandler):
         length = headers.get("Content-Length", "0")
         # Any other length is broken framing, which Tornado answers when it comes to the body.
         if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
-            raise self._too_large()
+            raise self.too_large()
         if not self.open_to_all and not self.context.door.key_accepted(
             headers.get("Authorization"), headers.get("X-API-Key")
         ):
@@ -127,19 +91,6 @@ class BaseHandler(RequestHandler):
                 "send the worker's API key as 'Authorization: Bearer KEY'",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Called by Tornado with each part of the body."""
-        if self._turned_away:
-            self._dropped += len(chunk)
-            if self._dropped > LINGER_BYTES:
-                self.cut()
-            return None
-        self.body += chunk
-        if len(self.body) <= self.max_body:
-            return None
-        self.body.clear()
-        return self._turn_away(self._too_large())
 
     def options(self, *_: str) -> None:
         """CORS preflight, and plain OPTIONS."""
@@ -169,49 +120,13 @@ class BaseHandler(RequestHandler):
             raise invalid([FieldError(name, "range", text, value[:100])])
         return int(value)
 
-    async def send(self, data: bytes) -> bool:
-        """Send bytes in slices, each taken by the client within `listener_timeout`; False when it has gone.
-
-        A client that does not read is cut off.
-        """
-        view = memoryview(data)
-        for start in range(0, len(view), SLICE):
-            self.write(bytes(view[start : start + SLICE]))
-            if not await self.flushed():
-                return False
-        return True
-
-    async def flushed(self) -> bool:
-        """Wait until what was written has left; False when the client has gone or does not read."""
-        try:
-            async with asyncio.timeout(self.context.settings.listener_timeout):
-                await self.flush()
-        except StreamClosedError:
-            return False
-        except TimeoutError:
-            log.warning("%s dropped a client that does not read: %s", self.request_id, self.request.path)
-            self.cut()
-            return False
-        return True
-
-    @property
-    def socket_stream(self) -> Any:
-        """Tornado's stream of this connection; None when it is gone."""
-        connection: Any = self.request.connection
-        return connection.stream
-
-    def cut(self) -> None:
-        """Close the connection without another word."""
-        if self.socket_stream is not None:
-            self.socket_stream.close()
-
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error, whoever raised it, as the contract's JSON."""
         raised = kwargs.get("exc_info", (None, None, None))[1]
         if not self._admitted:
             # Tornado closes behind an answer that is given before it has looked for a body.
             self.set_header("Connection", "close")
-        self.finish(self._error_body(raised if isinstance(raised, RequestError) else _as_request_error(status_code)))
+        self.finish(self.error_answer(raised if isinstance(raised, RequestError) else error_of_status(status_code)))
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Give a RequestError its own status; Tornado would answer 500 for what is no HTTPError."""
@@ -225,7 +140,7 @@ class BaseHandler(RequestHandler):
         else:
             log.error("%s: defect in %s", self.request_id, self.request.path, exc_info=value)
 
-    def _error_body(self, error: RequestError) -> bytes:
+    def error_answer(self, error: RequestError) -> bytes:
         """Set status and headers for an error; returns the body."""
         self.set_status(error.status)
         self.set_header("Content-Type", "application/json")
@@ -234,16 +149,7 @@ class BaseHandler(RequestHandler):
             self.set_header("Allow", self._allowed_methods())
         for name, value in error.headers.items():
             self.set_header(name, value)
-        fields = [asdict(field) for field in error.fields]
-        body = {
-            "code": error.code,
-            "type": TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error"),
-            "message": error.message,
-            "param": fields[0]["field"] if fields else None,
-            "request_id": self.request_id,
-            "errors": fields,
-        }
-        return orjson.dumps({"error": body})
+        return error_json(error, self.request_id)
 
     def _allow_origin(self) -> None:
         self.set_header("Vary", "Origin")
@@ -259,38 +165,6 @@ class BaseHandler(RequestHandler):
             )
             self.set_header("Access-Control-Max-Age", "600")
 
-    def _body_expected(self) -> bool:
-        headers = self.request.headers
-        # With `Expect` the client waits for the answer before it sends.
-        announced = headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
-        return announced and "Expect" not in headers
-
-    async def _turn_away(self, error: RequestError) -> None:
-        """Answer before the body has been read, in a way that a client which is still sending can see.
-
-        Closing while data arrives would reset the connection, and the answer with it. So the answer is sent, our
-        half of the connection is closed, and what still comes is dropped, for LINGER_BYTES or `body_timeout`.
-        """
-        self._turned_away = True
-        body = self._error_body(error)
-        self.set_header("Connection", "close")
-        self.set_header("Content-Length", str(len(body)))
-        self.write(body)
-        log_access(self)
-        stream = self.socket_stream
-        if await self.flushed() and not stream.closed():
-            # A client that hung up in the meantime is no news.
-            with suppress(OSError):
-                stream.socket.shutdown(socket.SHUT_WR)
-        # Tornado calls the method of this name once the body has come to its end.
-        setattr(self, str(self.request.method).lower(), self._close_behind)
-
-    async def _close_behind(self, *_: str) -> None:
-        self.cut()
-
-    def _too_large(self) -> RequestError:
-        return RequestError(413, "body_too_large", f"the body is larger than {self.max_body} bytes")
-
     def _allowed_methods(self) -> str:
         methods = [
             name
@@ -300,12 +174,6 @@ class BaseHandler(RequestHandler):
         return ", ".join(methods)
 
 
-def _as_request_error(status: int) -> RequestError:
-    reason = responses.get(status, "error")
-    message = "the worker failed on this request; the log has the request id" if status >= 500 else reason
-    return RequestError(status, reason.lower().replace(" ", "_"), message)
-
-
 class NotFoundHandler(BaseHandler):
     """Every path without a route."""
 
@@ -313,22 +181,3 @@ class NotFoundHandler(BaseHandler):
         """After the door: a stranger is not told what is here."""
         super().admit()
         raise RequestError(404, "not_found", "there is nothing at this path")
-
-
-def log_access(handler: RequestHandler) -> None:
-    """One line a request, when it ends; a stream's when the stream ends; a refused one's when it is refused."""
-    if getattr(handler, "logged", False):
-        return
-    handler.logged = True  # type: ignore[attr-defined]
-    request = handler.request
-    level = logging.WARNING if handler.get_status() >= 500 else logging.INFO
-    access.log(
-        level,
-        "%s %s %s %d %.1fms %s",
-        request.remote_ip,
-        request.method,
-        request.uri,
-        handler.get_status(),
-        1000 * request.request_time(),
-        getattr(handler, "request_id", "-"),
-    )

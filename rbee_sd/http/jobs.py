@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from rbee_sd.errors import FieldError, RequestError
-from rbee_sd.http.base import SLICE, BaseHandler
+from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.job import State
 from rbee_sd.operations.body import invalid
 

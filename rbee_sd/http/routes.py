@@ -7,7 +7,9 @@ from typing import Any
 from tornado.httputil import ParseBodyConfig, ParseMultipartConfig, set_parse_body_config
 from tornado.web import Application, RequestHandler
 
-from rbee_sd.http.base import Context, NotFoundHandler, log_access
+from rbee_sd.http.access import log_access
+from rbee_sd.http.base import NotFoundHandler
+from rbee_sd.http.context import Context
 from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
 from rbee_sd.http.stream import FeedHandler, JobStreamHandler

@@ -12,7 +12,8 @@ import socket
 from collections.abc import AsyncIterator
 
 from rbee_sd.http import sse
-from rbee_sd.http.base import SLICE, BaseHandler
+from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.event_log import Cursor, Event
 from rbee_sd.jobs.images import ImageFile
 from rbee_sd.jobs.job import Job

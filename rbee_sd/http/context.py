@@ -1,0 +1,27 @@
+"""What the handlers work with. Front process; made once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rbee_sd.http.door import Door
+from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.operations.limits import Limits
+from rbee_sd.operations.table import Desk
+from rbee_sd.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One for the whole application. `status` returns the worker's status as a JSON object."""
+
+    settings: Settings
+    door: Door
+    registry: JobRegistry
+    watcher: Watcher
+    desk: Desk
+    limits: Limits
+    status: Callable[[], dict[str, Any]]
