@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import orjson
@@ -29,9 +30,16 @@ class ClientError(Exception):
 
 
 class Client:
-    """Speaks to the worker at `url`. Use it as an async context manager."""
+    """Speaks to the worker at `url`. Use it as an async context manager. Raises `ClientError` for what is no URL."""
 
     def __init__(self, url: str, api_key: str = "") -> None:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ClientError(f"{url[:100]} is no address of a worker; one looks like http://127.0.0.1:8600")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.url = url
         self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)

@@ -152,3 +152,73 @@ def test_every_subcommand_has_help(run: Run) -> None:
         ended = run("rbee-sd", subcommand, "--help")
         assert ended.returncode == 0, ended.stderr
         assert "Usage: rbee-sd" in ended.stdout
+
+
+SCRIPT = ROOT / "bin" / "rbee-sd"
+
+
+def started(arguments: list[str], tmp_path: Path) -> subprocess.Popen[str]:
+    """`generate` of a long job in the background, by a worker of its own with the fake pipeline."""
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "temporary").mkdir()
+    return subprocess.Popen(
+        [
+            ROOT / "bin" / "rbee-sd",
+            "generate",
+            "a",
+            "--fake-pipeline",
+            "faults",
+            "--port",
+            str(free_port()),
+            *arguments,
+        ],
+        cwd=tmp_path,
+        env=environ(tmp_path) | {"TMPDIR": str(tmp_path / "temporary")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_generate_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    with started(["--steps", "150", "-o", "never.png"], tmp_path) as process:
+        (tmp_path / "faults" / "slow").write_text("0.2")
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("pretending"):
+                break
+        process.send_signal(number)
+        assert process.wait(30) == status
+        assert "Traceback" not in process.stderr.read()
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert not (tmp_path / "never.png").exists()
+
+
+def test_generate_gives_up_when_its_own_engine_dies_at_every_start(tmp_path: Path) -> None:
+    with started(["-o", "never.png"], tmp_path) as process:
+        (tmp_path / "faults" / "crash-on-start").touch()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "dies at every start" in errors
+
+
+def test_generate_names_what_its_model_setting_leads_to(run: Run, live_worker: LiveWorker, tmp_path: Path) -> None:
+    demo = ROOT / "rbee_sd" / "engine" / "demo"
+    ended = run(
+        "rbee-sd", "generate", "a", "--model", str(demo), "--steps", "2", "-o", "a.png", "--port", str(live_worker.port)
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "nonsense", "ftp://localhost"])
+def test_an_address_that_is_none_is_a_message_and_no_traceback(run: Run, url: str) -> None:
+    ended = run("rbee-sd", "jobs", "--url", url)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("rbee-sd: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_jobs_asked_for_wrongly_is_status_2(run: Run, live_worker: LiveWorker) -> None:
+    for arguments in (("list", "--limit", "5000"), ("list", "--state", "bogus"), ("list", "--state", "failed&limit=1")):
+        ended = run("rbee-sd", "jobs", "--port", str(live_worker.port), *arguments)
+        assert ended.returncode == 2, ended.stderr
