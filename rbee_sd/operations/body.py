@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rbee_sd.errors import FieldError, RequestError
 
@@ -25,6 +25,13 @@ class Request(BaseModel):
     """Base of every operation's request: exact types, no unknown field, null only by leaving a field out."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OperationRequest(Request):
+    """What every operation takes besides its own fields: what older clients send with each of them."""
+
+    hive_id: Literal["localhost"] = Field("localhost", description="Older clients send it: this box.")
+    worker_id: str = Field("", max_length=200, description="Older clients send it: ignored.")
 
 
 R = TypeVar("R", bound=Request)

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rbee_sd.jobs.job import Order
 from rbee_sd.messages import SCHEDULERS, Generate
-from rbee_sd.operations.body import Request
+from rbee_sd.operations.body import OperationRequest
 from rbee_sd.operations.limits import (
     MAX_GUIDANCE_SCALE,
     MAX_PRIORITY,
@@ -28,7 +28,7 @@ Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 BOUNDS = {"width": "max_side", "height": "max_side", "steps": "max_steps", "count": "max_count"}
 
 
-class ImageGeneration(Request):
+class ImageGeneration(OperationRequest):
     """The fields of an `image_generation`. None means: what the loaded model wants."""
 
     operation: Literal["image_generation"] = "image_generation"
@@ -46,8 +46,6 @@ class ImageGeneration(Request):
     preview: bool = Field(False, description="Accepted; this version sends no previews.")
     priority: int = Field(0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher runs first.")
     timeout: float | None = Field(None, ge=1, le=MAX_TIMEOUT, description="Seconds of running.")
-    hive_id: Literal["localhost"] = Field("localhost", description="Older clients send it: this box.")
-    worker_id: str = Field("", max_length=200, description="Older clients send it: ignored.")
 
     @field_validator("prompt", "negative_prompt")
     @classmethod

@@ -154,24 +154,13 @@ def test_every_subcommand_has_help(run: Run) -> None:
         assert "Usage: rbee-sd" in ended.stdout
 
 
-SCRIPT = ROOT / "bin" / "rbee-sd"
-
-
 def started(arguments: list[str], tmp_path: Path) -> subprocess.Popen[str]:
     """`generate` of a long job in the background, by a worker of its own with the fake pipeline."""
     (tmp_path / "faults").mkdir()
     (tmp_path / "temporary").mkdir()
+    faulty = ("--port", str(free_port()), "--fake-pipeline", "faults")
     return subprocess.Popen(
-        [
-            ROOT / "bin" / "rbee-sd",
-            "generate",
-            "a",
-            "--fake-pipeline",
-            "faults",
-            "--port",
-            str(free_port()),
-            *arguments,
-        ],
+        [ROOT / "bin" / "rbee-sd", "generate", "a", *faulty, *arguments],
         cwd=tmp_path,
         env=environ(tmp_path) | {"TMPDIR": str(tmp_path / "temporary")},
         stderr=subprocess.PIPE,
