@@ -120,6 +120,10 @@ class BaseHandler(TransferHandler):
             raise invalid([FieldError(name, "range", text, value[:100])])
         return int(value)
 
+    def compute_etag(self) -> str | None:
+        """No tag for what changes all the time; an image sets its own."""
+        return None
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error, whoever raised it, as the contract's JSON."""
         raised = kwargs.get("exc_info", (None, None, None))[1]

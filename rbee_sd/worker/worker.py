@@ -89,7 +89,9 @@ class Worker:
         return len(self._in_flight)
 
     def start(self) -> None:
-        """Start the engine. Takes some milliseconds."""
+        """Start the engine. Takes some milliseconds. No effect once the worker was stopped."""
+        if self.health is Health.STOPPED:
+            return
         self._restart = None
         self.starts += 1
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
 from rbee_sd.server import Server
+from rbee_sd.settings import Settings
 from tests.conftest import Client, Faults, eventually
 from tests.http.conftest import Dial
 from tests.http.views import TERMINAL, error_of, events, frames, heard, listening, raw_stream, running, steps
@@ -165,3 +167,12 @@ async def test_stopping_twice_is_stopping_once(server: Server, client: Client) -
         await server.drain()
         await server.stop()
     assert server.worker.starts == 1
+
+
+async def test_a_worker_that_is_stopped_before_its_engine_was_started_starts_none(tmp_path: Path) -> None:
+    server = Server(Settings(port=0, state_dir=str(tmp_path / "state"), drain_timeout=0, fake_pipeline=str(tmp_path)))
+    await server.start()
+    await server.drain()
+    await server.stop()
+    await asyncio.sleep(0)
+    assert (server.worker.starts, server.worker.pid) == (0, None)

@@ -324,6 +324,8 @@ async def test_the_time_limit_of_a_job_that_waits_again_begins_anew(bench: Bench
     bench.seats.capacity = 3
     bench.dispatcher.pump()
     await eventually(lambda: witness.state is State.FAILED)
+    # Its images may still be on their way to the disk.
+    await eventually(lambda: job.state.terminal)
     assert names(job) == ["queued", "complete"]
 
 
