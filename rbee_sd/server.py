@@ -138,6 +138,7 @@ class Server:
         self._http.stop()
         await self._end_streams()
         await self._http.close_all_connections()
+        await self.dispatcher.settle()
         self.images.close()
         self._release_state_dir()
         log.info("stopped")

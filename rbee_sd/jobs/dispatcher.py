@@ -120,6 +120,11 @@ class Dispatcher:
             if job.order.work is not None:
                 self._registry.fail(job, code, message)
 
+    async def settle(self) -> None:
+        """Wait until no images are being written any more."""
+        while self._saving:
+            await asyncio.wait(tuple(self._saving))
+
     def _apply(self, job: Job, message: Event) -> None:
         match message:
             case Started(_, total, width, height, guidance_scale, scheduler):

@@ -466,3 +466,12 @@ async def test_cancel_racing_with_completion_gives_one_terminal_event_and_files_
         assert len(bench.registry.images.of(job.id)) == (job.state is State.COMPLETED)
         assert (bench.folder / job.id).exists() == (job.state is State.COMPLETED)
     assert {State.COMPLETED, State.CANCELLED} <= outcomes
+
+
+async def test_settling_waits_for_the_images_that_are_being_written(bench: Bench) -> None:
+    job = await bench.running()
+    bench.finish(job)
+    bench.registry.cancel(job, "requested")
+    await bench.dispatcher.settle()
+    assert bench.registry.images.of(job.id) == []
+    await bench.dispatcher.settle()
