@@ -25,6 +25,11 @@ def io_loop() -> Iterator[IOLoop]:
     loop = IOLoop(make_current=False)
     asyncio.set_event_loop(loop.asyncio_loop)
     yield loop
+    # What a test left half done (a client it dropped, say) must not be reported in the midst of another.
+    left = asyncio.all_tasks(loop.asyncio_loop)
+    for task in left:
+        task.cancel()
+    loop.asyncio_loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
     asyncio.set_event_loop(None)
     loop.close(all_fds=True)
 
