@@ -22,6 +22,7 @@ from rbee_sd import __version__
 from rbee_sd.cli import options
 from rbee_sd.client import Client, ClientError
 from rbee_sd.engine.config import HUB_ID
+from rbee_sd.errors import SettingsError
 from rbee_sd.settings import Settings, state_dir_of, worker_url
 
 PACKAGES = ("tornado", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pillow", "pydantic")
@@ -100,7 +101,10 @@ def _memory() -> Finding:
 
 
 def _state_dir(settings: Settings) -> Finding:
-    folder = state_dir_of(settings)
+    try:
+        folder = state_dir_of(settings)
+    except SettingsError as error:
+        return Finding("problem", str(error))
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         advice = "choose another with state_dir, or give this user the right to write"
@@ -133,13 +137,14 @@ def _model(settings: Settings) -> Finding:
 
 
 async def _port(settings: Settings) -> Finding:
-    async with Client(worker_url(settings.host, settings.port), settings.api_key) as client:
-        try:
+    url = worker_url(settings.host, settings.port)
+    try:
+        async with Client(url, settings.api_key) as client:
             if not await client.healthy():
                 return Finding("ok", f"no worker runs; port {settings.port} is free")
             status = await client.result(operation="status")
-        except ClientError as error:
-            return Finding("problem", f"port {settings.port}: {error}", "stop what runs there, or choose another port")
+    except ClientError as error:
+        return Finding("problem", f"port {settings.port}: {error}", "stop what runs there, or choose another port")
     if status["ready"]:
-        return Finding("ok", f"a worker runs at {client.url} with model {status['model']}, and is ready")
-    return Finding("warning", f"a worker runs at {client.url}, not ready: {status['reason']}", status["detail"])
+        return Finding("ok", f"a worker runs at {url} with model {status['model']}, and is ready")
+    return Finding("warning", f"a worker runs at {url}, not ready: {status['reason']}", status["detail"])

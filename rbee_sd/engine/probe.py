@@ -19,9 +19,9 @@ def probe(wanted_device: str, wanted_dtype: str) -> dict[str, object]:
     try:
         device = choose_device(wanted_device)
     except ModelError as error:
-        return {"torch": torch.__version__, "error": str(error)}
+        return {"error": str(error)}
     dtype = str(choose_dtype(wanted_dtype, device)).removeprefix("torch.")
-    found: dict[str, object] = {"torch": torch.__version__, "device": str(device), "dtype": dtype, "memory": None}
+    found: dict[str, object] = {"device": str(device), "dtype": dtype, "memory": None}
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         found |= {"name": torch.cuda.get_device_name(device), "memory": free, "total": total}

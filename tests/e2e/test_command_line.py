@@ -147,6 +147,13 @@ def test_doctor_names_problems_and_what_to_do(run: Run, tmp_path: Path) -> None:
     assert ended.stdout.count("->") >= 2
 
 
+def test_doctor_finds_a_state_folder_without_a_home_a_problem(run: Run) -> None:
+    ended = run("rbee-sd", "doctor", "--state-dir", "~nobody-of-this-name/x", "--port", str(free_port()))
+    assert ended.returncode == 1
+    assert "set state_dir" in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
 def test_every_subcommand_has_help(run: Run) -> None:
     for subcommand in ("serve", "generate", "jobs", "doctor"):
         ended = run("rbee-sd", subcommand, "--help")
