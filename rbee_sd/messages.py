@@ -10,16 +10,31 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import orjson
 
 MAX_FRAME = 256 * 1024 * 1024
 """Bytes. Eight PNGs of 2048 x 2048 noise are about 130 MB."""
 
-SCHEDULERS = ("ddim", "dpmpp_2m", "dpmpp_2m_karras", "euler", "euler_a", "heun", "lcm", "pndm", "unipc")
-"""Names a client may ask for; the engine maps each to a diffusers class."""
+OPERATIONS = ("image_generation", "image_transform", "image_inpaint")
+"""What an engine makes images from: a prompt; also an image; also an image and a mask."""
+SCHEDULERS = (
+    "ddim",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "dpmpp_sde",
+    "euler",
+    "euler_a",
+    "heun",
+    "lcm",
+    "lms",
+    "pndm",
+    "unipc",
+)
+"""Names a client may ask for; the engine maps each to a diffusers class. `Ready` says which a model takes."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -38,18 +53,32 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Generate(Message):
-    """Make `count` images; None leaves a value to what the loaded model wants."""
+    """Make `count` images; None leaves a value to what the loaded model wants, or to the input image.
+
+    `inputs` are image files: none, an image, or an image and a mask, as `operation` says. `lora_scales` belong to
+    `loras`, in order. Of equal `priority`, jobs that have different words as `owner` take turns. `exclusive`: its
+    forwards are shared with nothing else. `preview`: previews are wanted while the job is watched.
+    """
 
     job_id: str
     prompt: str
     negative_prompt: str
     seed: int
+    operation: str = "image_generation"
     count: int = 1
     steps: int | None = None
     guidance_scale: float | None = None
     width: int | None = None
     height: int | None = None
     scheduler: str | None = None
+    strength: float | None = None
+    loras: tuple[str, ...] = ()
+    lora_scales: tuple[float, ...] = ()
+    priority: int = 0
+    owner: str = ""
+    exclusive: bool = False
+    preview: bool = False
+    inputs: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +86,14 @@ class Cancel(Message):
     """Stop a job at its next denoise step. Answered by the job's terminal message, whichever it is."""
 
     job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watch(Message):
+    """Somebody listens to the job now, or nobody any more. Previews are made for those who listen."""
+
+    job_id: str
+    watched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +106,10 @@ class Shutdown(Message):
 
 @dataclass(frozen=True, slots=True)
 class Ready(Message):
-    """The model is loaded; `width`, `height`, `steps` and `guidance_scale` are what it wants by default."""
+    """The model is loaded; `width`, `height`, `steps` and `guidance_scale` are what it wants by default.
+
+    It takes `capacity` jobs at once, of these `operations`, with these `schedulers`.
+    """
 
     model: str
     family: str
@@ -80,6 +120,19 @@ class Ready(Message):
     height: int
     steps: int
     guidance_scale: float
+    operations: tuple[str, ...] = OPERATIONS
+    schedulers: tuple[str, ...] = SCHEDULERS
+
+
+@dataclass(frozen=True, slots=True)
+class Curve(Message):
+    """What a forward of so many `rows` takes (`ms`) for images of this size, and the `cap` that follows from it."""
+
+    width: int
+    height: int
+    rows: tuple[int, ...]
+    ms: tuple[float, ...]
+    cap: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +155,16 @@ class Progress(Message):
     step: int
     total: int
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preview(Message):
+    """What image `index` of the job looks like after `step` steps: a small JPEG file."""
+
+    job_id: str
+    index: int
+    step: int
+    jpeg: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +203,16 @@ class Narration(Message):
 
 @dataclass(frozen=True, slots=True)
 class Pulse(Message):
-    """`forwards` counts the denoiser's calls since this engine started; sent while it grows and once after."""
+    """What this engine has done since it started; sent while that grows, and once after.
+
+    `forwards` of the denoiser, over `rows` in all; of `elapsed` seconds in which it had jobs, `worked` were spent in
+    the model (the rest is what the loop itself costs).
+    """
 
     forwards: int
+    rows: int = 0
+    worked: float = 0.0
+    elapsed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +223,8 @@ class Fatal(Message):
     message: str
 
 
-Command = Generate | Cancel | Shutdown
-Event = Ready | Started | Progress | Finished | Failed | Cancelled | Narration | Pulse | Fatal
+Command = Generate | Cancel | Watch | Shutdown
+Event = Ready | Curve | Started | Progress | Preview | Finished | Failed | Cancelled | Narration | Pulse | Fatal
 
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (*get_args(Command), *get_args(Event))}
 _HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}
@@ -168,7 +238,10 @@ def encode(message: Message) -> bytes:
         if hint == tuple[bytes, ...]:
             blobs += body[name]
             body[name] = [len(blob) for blob in body[name]]
-    if not all(math.isfinite(value) for value in body.values() if isinstance(value, float)):
+        elif hint is bytes:
+            blobs.append(body[name])
+            body[name] = len(body[name])
+    if not all(math.isfinite(value) for value in _floats(body.values())):
         raise ProtocolError(f"{body['kind']} with a number that JSON has no word for")
     try:
         header = orjson.dumps(body)
@@ -202,6 +275,8 @@ def decode(frame: bytes) -> Message:
     for name, hint in _HINTS[kind].items():
         if hint == tuple[bytes, ...]:
             body[name], rest = _cut(body[name], rest)
+        elif hint is bytes:
+            (body[name],), rest = _cut([body[name]], rest)
         else:
             body[name] = _typed(kind, name, hint, body[name])
     if rest:
@@ -219,12 +294,22 @@ def _cut(sizes: Any, rest: memoryview) -> tuple[tuple[bytes, ...], memoryview]:
     return tuple(blobs), rest
 
 
+def _floats(values: Iterable[Any]) -> Iterator[float]:
+    for value in values:
+        if isinstance(value, float):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _floats(value)
+
+
 def _typed(kind: type[Message], name: str, hint: Any, value: Any) -> Any:
-    if hint == tuple[int, ...] and isinstance(value, list) and all(type(item) is int for item in value):
-        return tuple(value)
-    if hint is float and type(value) is int:
-        return float(value)
-    allowed = getattr(hint, "__args__", (hint,))
-    if hint != tuple[int, ...] and (type(value) in allowed or (float in allowed and type(value) is int)):
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ProtocolError(f"{kind.__name__}.{name} is no list")
+        return tuple(_typed(kind, name, get_args(hint)[0], item) for item in value)
+    allowed = get_args(hint) or (hint,)
+    if type(value) in allowed:
         return value
+    if float in allowed and type(value) is int:
+        return float(value)
     raise ProtocolError(f"{kind.__name__}.{name} has the wrong type")

@@ -73,6 +73,31 @@ class Settings:
         choices=("auto", "float32", "float16", "bfloat16"),
     )
     threads: int = setting(0, "CPU threads of the engine; 0 leaves one core to the front.", minimum=0, maximum=1024)
+    channels_last: bool = setting(True, "Keep the weights of convolutions channels last, which suits most devices.")
+    attention: str = setting(
+        "sdpa",
+        "sdpa: PyTorch's fused attention. plain: without it, slower and larger, for devices where it fails.",
+        choices=("sdpa", "plain"),
+    )
+    compile: bool = setting(False, "Compile the denoiser with torch.compile: minutes at the start, faster steps.")
+    vae_tiling: float = setting(
+        2.25, "Images above so many megapixels are decoded in tiles, which bounds memory.", minimum=0, maximum=1000
+    )
+    taesd: str = setting("", "Folder of a TAESD (diffusers AutoencoderTiny) that fits the model, for sharper previews.")
+    lora_dir: str = setting("", "Folder of LoRAs (.safetensors), scanned at start; empty: none.")
+
+    # Step batching.
+    max_jobs: int = setting(8, "Jobs that share the device at once, at most.", minimum=1, maximum=256)
+    max_rows: int = setting(
+        0,
+        "Rows of one forward at most (an image with guidance is two); 0 measures where more do not pay.",
+        minimum=0,
+        maximum=512,
+    )
+    measured_rows: int = setting(
+        32, "Most rows that are tried when it is measured how many pay.", minimum=1, maximum=512
+    )
+    prompt_cache: int = setting(64, "Encoded prompts that are kept for the next job.", minimum=0, maximum=100_000)
 
     # Jobs.
     state_dir: str = setting("", "Folder for images and the lock; empty: rbee-sd in the user's state folder.")
@@ -102,7 +127,15 @@ class Settings:
     listener_timeout: float = setting(
         20.0, "Seconds a client may leave sent data unread before it is dropped.", minimum=0.1, maximum=30
     )
-    max_body: int = setting(1024 * 1024, "Largest request body, in bytes.", minimum=1024, maximum=1024 * 1024 * 1024)
+    max_body: int = setting(
+        32 * 1024 * 1024, "Largest request body, in bytes.", minimum=1024, maximum=192 * 1024 * 1024
+    )
+    queue_bytes: int = setting(
+        256 * 1024 * 1024,
+        "Input images that waiting and running jobs may hold in memory, in bytes; more is refused with 503.",
+        minimum=1024,
+        maximum=1024 * 1024 * 1024 * 1024,
+    )
 
     # The process.
     drain_timeout: float = setting(

@@ -287,7 +287,18 @@ def test_the_order_carries_the_request_to_the_engine() -> None:
         timeout=12,
     )
     order = order_image(request, LIMITS)
-    assert order.work == Generate("", "a red circle", "blurry", 42, 2, 7, 3.0, 64, 72, "ddim")
+    assert order.work == Generate(
+        "",
+        "a red circle",
+        "blurry",
+        42,
+        count=2,
+        steps=7,
+        guidance_scale=3.0,
+        width=64,
+        height=72,
+        scheduler="ddim",
+    )
     assert (order.seed, order.priority, order.timeout, order.on_disconnect) == (42, -3, 12, "finish")
     assert order.operation == "image_generation"
 

@@ -6,7 +6,7 @@ import json
 import struct
 from dataclasses import fields, replace
 from random import Random
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import orjson
 import pytest
@@ -56,12 +56,17 @@ NASTY: tuple[Any, ...] = (
 
 def value_for(hint: Any, chance: Random) -> Any:
     """A value that a field with this annotation may hold."""
-    if hint == tuple[bytes, ...]:
-        return tuple(chance.choice(BLOBS) for _ in range(chance.randrange(4)))
-    if hint == tuple[int, ...]:
-        return tuple(chance.choice(INTS) for _ in range(chance.randrange(4)))
-    kind = chance.choice(getattr(hint, "__args__", (hint,)))
-    choices: dict[Any, tuple[Any, ...]] = {str: TEXTS, int: INTS, float: FLOATS, type(None): (None,)}
+    if get_origin(hint) is tuple:
+        return tuple(value_for(get_args(hint)[0], chance) for _ in range(chance.randrange(4)))
+    kind = chance.choice(get_args(hint) or (hint,))
+    choices: dict[Any, tuple[Any, ...]] = {
+        str: TEXTS,
+        int: INTS,
+        float: FLOATS,
+        bool: (True, False),
+        bytes: BLOBS,
+        type(None): (None,),
+    }
     return chance.choice(choices[kind])
 
 
@@ -88,10 +93,9 @@ def well_typed(message: Message) -> bool:
     """Whether each field holds what its annotation says."""
 
     def fits(hint: Any, value: Any) -> bool:
-        if hint == tuple[bytes, ...] or hint == tuple[int, ...]:
-            inner = hint.__args__[0]
-            return type(value) is tuple and all(type(item) is inner for item in value)
-        allowed = getattr(hint, "__args__", (hint,))
+        if get_origin(hint) is tuple:
+            return type(value) is tuple and all(fits(get_args(hint)[0], item) for item in value)
+        allowed = get_args(hint) or (hint,)
         return type(value) in allowed or (float in allowed and type(value) is int)
 
     hints = get_type_hints(type(message))
