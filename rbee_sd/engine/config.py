@@ -13,7 +13,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Settings of one engine. `name` is what clients call the model, `model` where it is."""
+    """Settings of one engine, most under the names that they have in `settings`.
+
+    `name` is what clients call the model, `model` where it is. `loras` are names and files. `curves` is the file that
+    remembers how many rows pay. `compiler` is torch.compile's backend; empty: nothing is compiled.
+    """
 
     name: str
     model: str
@@ -21,6 +25,17 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
+    channels_last: bool = True
+    attention: str = "sdpa"
+    compiler: str = ""
+    vae_tiling: float = 2.25
+    taesd: str = ""
+    loras: tuple[tuple[str, str], ...] = ()
+    max_jobs: int = 8
+    max_rows: int = 0
+    measured_rows: int = 32
+    prompt_cache: int = 64
+    curves: str = ""
     log_level: str = "info"
     log_format: str = "text"
     fake_pipeline: str = ""

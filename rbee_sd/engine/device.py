@@ -6,7 +6,10 @@ Runs in the engine process (and in the child that `doctor` asks). Imports torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from rbee_sd.engine.pipeline import ModelError
@@ -28,14 +31,14 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is half precision on CUDA and single precision elsewhere.
+def choose_dtype(wanted: str, device: torch.device, half: str = "float16") -> torch.dtype:
+    """`auto` is half precision on CUDA, in the format that suits the model, and single precision elsewhere.
 
     CPUs without AVX512-BF16 are many times slower in half precision, and MPS gives black images with some models.
     """
     if wanted != "auto":
         return DTYPES[wanted]
-    return torch.float16 if device.type == "cuda" else torch.float32
+    return DTYPES[half] if device.type == "cuda" else torch.float32
 
 
 def set_threads(wanted: int) -> int:
@@ -44,3 +47,50 @@ def set_threads(wanted: int) -> int:
     threads = wanted or max(1, cores - 1)
     torch.set_num_threads(threads)
     return threads
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory. On CPU and MPS that has no class of its own."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+    )
+
+
+def lost(device: torch.device) -> bool:
+    """Whether the device is of no use any more: CUDA fails every call after some errors."""
+    try:
+        synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def release(device: torch.device) -> None:
+    """Give memory that nothing uses back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def to_host(tensor: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:
+    """Begin to copy a tensor to the CPU; what is returned waits for it, in any thread, and gives the array."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu().numpy
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+
+    def wait() -> npt.NDArray[Any]:
+        event.synchronize()
+        return copy.numpy()
+
+    return wait

@@ -11,51 +11,114 @@ import io
 import os
 import signal
 import time
+from collections.abc import Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from PIL import Image
 
+from rbee_sd.engine.calls import Call, park
 from rbee_sd.engine.config import EngineConfig
-from rbee_sd.engine.pipeline import DeviceLostError, ModelError, Report
-from rbee_sd.messages import Generate, Ready
+from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, ModelError, Picture, Plan, Report
+from rbee_sd.messages import Curve, Generate, Narration, Ready, encode
 
 SIDE = 64
 STEPS = 20
+CAP = 16
+"""Rows of a forward, of which each image has two."""
 
 
 class FakePipeline:
-    """Takes `slow` seconds a step, or none, and paints each image in a colour made from its seed."""
+    """Takes `slow` seconds a forward, or none, and paints each image in a colour made from its seed.
+
+    Its forwards are shared like a model's. The file `capacity` holds how many jobs it takes at once; without it, one.
+    """
 
     def __init__(self, config: EngineConfig, pipe: Connection) -> None:
         self._name = config.name
         self._folder = Path(config.fake_pipeline)
         self._pipe = pipe
         self.forwards = 0
+        self.rows = 0
         time.sleep(self._seconds("slow-start"))
         if self._on("crash-on-start"):
             os._exit(70)
         if self._on("model-failed"):
             raise ModelError("the model cannot be loaded")
 
+    def warm_up(self) -> Curve:
+        """See `Pipeline`."""
+        return Curve(SIDE, SIDE, (1, 2), (1.0, 2.0), CAP)
+
     def describe(self) -> Ready:
         """See `Pipeline`."""
-        return Ready(self._name, "fake", "cpu", "float32", 1, SIDE, SIDE, STEPS, 7.5)
+        return Ready(self._name, "fake", "cpu", "float32", int(self._text("capacity") or 1), SIDE, SIDE, STEPS, 7.5)
 
-    def generate(self, work: Generate, report: Report) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    def read(self, work: Generate) -> None:
         """See `Pipeline`."""
-        total = work.steps or STEPS
-        size = (work.width or SIDE, work.height or SIDE)
-        report.started(total, *size, work.guidance_scale or 7.5, work.scheduler or "euler")
-        report.narrate(f"pretending to paint {total} steps")
-        for step in range(1, total + 1):
-            time.sleep(self._seconds("slow"))
-            self._faults(report)
-            self.forwards += 1
-            report.step(step)
-        return tuple(_png(size, work.seed + n) for n in range(work.count)), ()
+        if self._on("bad-input"):
+            raise GenerationError("invalid_input", "the image cannot be decoded")
 
-    def _faults(self, report: Report) -> None:
+    def settle(self, work: Generate, inputs: None) -> Plan:
+        """See `Pipeline`."""
+        steps = work.steps or STEPS
+        return Plan(
+            work,
+            steps=steps,
+            total=max(1, int(steps * (work.strength or 1.0))),
+            width=work.width or SIDE,
+            height=work.height or SIDE,
+            guidance_scale=work.guidance_scale or 7.5,
+            scheduler=work.scheduler or "euler",
+        )
+
+    def paint(self, plan: Plan, index: int, report: Report) -> Picture:
+        """See `Pipeline`."""
+        size = (plan.width, plan.height)
+        seed = plan.work.seed + index
+        for step in range(1, plan.total + 1):
+            park(Call(self, size, (size, plan.work.job_id if plan.work.exclusive else ""), 2, None, size))
+            self._faults(plan.work.job_id)
+            report.step(step)
+            if step < plan.total and report.wants_preview():
+                report.preview(step, partial(_picture, "JPEG", size, seed))
+        return Picture(partial(_picture, "PNG", size, seed))
+
+    def forget(self, job_id: str) -> None:
+        """See `Pipeline`."""
+
+    def knee(self, call: Call) -> None:
+        """See `Pipeline`."""
+
+    # The `Denoiser` of `calls`.
+
+    def forward(self, calls: Sequence[Call]) -> list[None]:
+        """See `Denoiser`."""
+        time.sleep(self._seconds("slow"))
+        self.forwards += 1
+        self.rows += sum(call.rows for call in calls)
+        return [None] * len(calls)
+
+    def cap(self, call: Call) -> int:
+        """See `Denoiser`."""
+        return CAP
+
+    def is_too_large(self, error: Exception) -> bool:
+        """See `Denoiser`."""
+        return False
+
+    def shrink(self, call: Call, rows: int) -> None:
+        """See `Denoiser`."""
+
+    def halve(self, call: Call) -> tuple[Call, Call]:
+        """See `Denoiser`."""
+        return call, call
+
+    def join(self, first: None, second: None) -> None:
+        """See `Denoiser`."""
+
+    def _faults(self, job_id: str) -> None:
         for fault, error in (
             ("oom", MemoryError()),
             ("fail", RuntimeError(f"something about {self._folder}")),
@@ -68,7 +131,7 @@ class FakePipeline:
             self._pipe.send_bytes(b"\xff\xfe garbage")
         if self._on("spam"):
             for n in range(10_000):
-                report.narrate(f"spam {n}")
+                self._pipe.send_bytes(encode(Narration(f"spam {n}", job_id)))
         while (self._folder / "hang").exists():
             time.sleep(0.01)
 
@@ -98,7 +161,7 @@ class FakePipeline:
             return None
 
 
-def _png(size: tuple[int, int], seed: int) -> bytes:
+def _picture(kind: str, size: tuple[int, int], seed: int) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", size, (seed % 256, seed // 256 % 256, seed // 65536 % 256)).save(file, "PNG")
+    Image.new("RGB", size, (seed % 256, seed // 256 % 256, seed // 65536 % 256)).save(file, kind)
     return file.getvalue()

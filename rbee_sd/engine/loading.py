@@ -15,17 +15,20 @@ from typing import Any
 # Before transformers is imported: it complains there of image processors that no pipeline of ours uses.
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
 
+import diffusers  # noqa: E402
 import diffusers.utils.logging  # noqa: E402
 import torch  # noqa: E402
 import tqdm  # noqa: E402
+import transformers  # noqa: E402
 import transformers.utils.logging  # noqa: E402
-from diffusers import StableDiffusionPipeline  # noqa: E402
-from transformers import CLIPTextModel  # noqa: E402
+from safetensors import SafetensorError, safe_open  # noqa: E402
 
+from rbee_sd.engine.assembly import assemble  # noqa: E402
 from rbee_sd.engine.config import HUB_ID, EngineConfig  # noqa: E402
 from rbee_sd.engine.device import choose_device, choose_dtype, set_threads  # noqa: E402
+from rbee_sd.engine.diffusion import Diffusion  # noqa: E402
+from rbee_sd.engine.families import FAMILIES, Family, family_of  # noqa: E402
 from rbee_sd.engine.pipeline import ModelError  # noqa: E402
-from rbee_sd.engine.stable_diffusion import StableDiffusion  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +36,27 @@ DEMO = Path(__file__).parent / "demo"
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion"}
 """Where a model's parts may come from; `stable_diffusion` is diffusers' own name for its safety checker."""
 
+# Weights that a checkpoint in an original layout has, and no other kind of model.
+MARKS = (
+    ("joint_blocks.", "StableDiffusion3Pipeline"),
+    ("double_blocks.", "FluxPipeline"),
+    ("conditioner.embedders.", "StableDiffusionXLPipeline"),
+)
 
-def load(config: EngineConfig) -> StableDiffusion:
+
+def load(config: EngineConfig) -> Diffusion:
     """Load the model that `config` names onto its device. Raises `ModelError`."""
     # Gradients are per thread: off once here, before anything else on this thread, and never on again.
     torch.set_grad_enabled(False)
     _quiet_libraries()
     threads = set_threads(config.threads)
     device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device)
-    log.info("loading %s on %s as %s, %d CPU threads", config.name, device, dtype, threads)
     try:
+        family, source = _identify(config)
+        dtype = choose_dtype(config.dtype, device, family.half)
+        log.info("loading %s on %s as %s, %d CPU threads", config.name, device, dtype, threads)
         # All of it: weights that are missing are noticed only when they are moved.
-        return StableDiffusion(config.name, _pipe(config, dtype).to(device), device)
+        return assemble(config, family, source.load(dtype).to(device), device)
     except ModelError:
         raise
     except Exception as error:
@@ -54,66 +65,106 @@ def load(config: EngineConfig) -> StableDiffusion:
         raise ModelError(f"the model {config.name} cannot be loaded ({kind}); the worker's log says more") from error
 
 
+class _Folder:
+    """A model in diffusers' own layout, on disk or on the hub."""
+
+    def __init__(self, source: str, config: EngineConfig, **options: Any) -> None:
+        self._source = source
+        self._config = config
+        self._options = options
+        self._index = _checked_index(source, config, **options)
+        self.pipeline: str = self._index["_class_name"]
+
+    def load(self, dtype: torch.dtype) -> Any:
+        """The pipeline, on the CPU."""
+        parts = {
+            part: self._text_encoder(part, entry[1], dtype)
+            for part, entry in self._index.items()
+            if part.startswith("text_encoder") and isinstance(entry, list) and entry[0] == "transformers"
+        }
+        kind = getattr(diffusers, self.pipeline)
+        return kind.from_pretrained(self._source, dtype=dtype, use_safetensors=True, **parts, **self._options)
+
+    def _text_encoder(self, part: str, kind: str, dtype: torch.dtype) -> Any:
+        # transformers fills what is missing from a file with random numbers and says so only when asked.
+        encoder, found = getattr(transformers, kind).from_pretrained(
+            self._source, subfolder=part, dtype=dtype, use_safetensors=True, output_loading_info=True, **self._options
+        )
+        if found["missing_keys"]:
+            raise ModelError(f"the model {self._config.name} lacks some of the weights of its {part}")
+        return encoder
+
+
+class _Checkpoint:
+    """A model in one file, in the layout that it was published in."""
+
+    def __init__(self, path: Path, config: EngineConfig) -> None:
+        if path.suffix != ".safetensors":
+            raise ModelError(f"the model {config.name} is not a .safetensors file; other formats can carry code")
+        self._path = path
+        self._options: dict[str, Any] = {}
+        self.pipeline = _kind_of(path)
+        if config.model_config:
+            self._options["config"] = os.path.expanduser(config.model_config)
+            self.pipeline = _checked_index(self._options["config"], config)["_class_name"]
+
+    def load(self, dtype: torch.dtype) -> Any:
+        """The pipeline, on the CPU."""
+        kind = getattr(diffusers, self.pipeline)
+        return kind.from_single_file(str(self._path), dtype=dtype, use_safetensors=True, **self._options)
+
+
 def _quiet_libraries() -> None:
     # Its own lock is a named semaphore, which a killed engine would leave behind.
     tqdm.tqdm.set_lock(threading.RLock())
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     # For long prompts these print the prompt, which is the client's own business.
-    for name in (
-        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-        "transformers.tokenization_utils_base",
-    ):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for family in FAMILIES:
+        for name in family.pipelines.values():
+            logging.getLogger(getattr(diffusers, name).__module__).setLevel(logging.ERROR)
+    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
 
 
-def _pipe(config: EngineConfig, dtype: torch.dtype) -> StableDiffusionPipeline:
+def _identify(config: EngineConfig) -> tuple[Family, _Folder | _Checkpoint]:
+    source = _source(config)
+    family = family_of(source.pipeline)
+    if family is None:
+        known = ", ".join(next(iter(family.pipelines.values())) for family in FAMILIES)
+        raise ModelError(f"the model {config.name} is of another kind; this worker runs {known}")
+    return family, source
+
+
+def _source(config: EngineConfig) -> _Folder | _Checkpoint:
     path = DEMO if config.model == "demo" else Path(os.path.expanduser(config.model))
     if not config.model:
         raise ModelError("no model is named; see the setting model")
     if os.path.isfile(path):
-        return _single_file(path, config, dtype)
+        return _Checkpoint(path, config)
     if os.path.isdir(path):
-        return _folder(str(path), config, dtype, local_files_only=True)
+        return _Folder(str(path), config, local_files_only=True)
     if HUB_ID.fullmatch(config.model):
-        return _folder(config.model, config, dtype)
+        return _Folder(config.model, config)
     raise ModelError(f"the model {config.name} is neither a folder, nor a file, nor a hub id")
 
 
-def _folder(source: str, config: EngineConfig, dtype: torch.dtype, **options: Any) -> StableDiffusionPipeline:
-    index = _checked_index(source, config, **options)
-    parts = {}
-    if index["text_encoder"] == ["transformers", "CLIPTextModel"]:
-        parts["text_encoder"] = _text_encoder(source, config, dtype, **options)
-    return StableDiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True, **parts, **options)
-
-
-def _single_file(path: Path, config: EngineConfig, dtype: torch.dtype) -> StableDiffusionPipeline:
-    if path.suffix != ".safetensors":
-        raise ModelError(f"the model {config.name} is not a .safetensors file; other formats can carry code")
-    options = {}
-    if config.model_config:
-        options["config"] = os.path.expanduser(config.model_config)
-        _checked_index(options["config"], config)
-    return StableDiffusionPipeline.from_single_file(str(path), dtype=dtype, use_safetensors=True, **options)
+def _kind_of(path: Path) -> str:
+    """The pipeline class for a checkpoint, from the names of its weights."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+    except SafetensorError:
+        # It cannot be loaded either, and that says why.
+        names = []
+    return next((kind for mark, kind in MARKS if any(mark in name for name in names)), "StableDiffusionPipeline")
 
 
 def _checked_index(source: str, config: EngineConfig, **options: Any) -> dict[str, Any]:
     """The model's list of parts, once it is sure that it names no code but that of the libraries."""
-    index: dict[str, Any] = StableDiffusionPipeline.load_config(source, **options)
-    if index.get("_class_name") != StableDiffusionPipeline.__name__:
-        raise ModelError(f"the model {config.name} is of another kind; this worker runs StableDiffusionPipeline")
+    index: dict[str, Any] = diffusers.DiffusionPipeline.load_config(source, **options)
     for part, entry in index.items():
         if isinstance(entry, list) and entry[0] is not None and entry[0] not in LIBRARIES:
             raise ModelError(f"the model {config.name} wants code from elsewhere for its {part}; that is refused")
+    if not isinstance(index.get("_class_name"), str):
+        raise ModelError(f"the model {config.name} does not say what kind of model it is")
     return index
-
-
-def _text_encoder(source: str, config: EngineConfig, dtype: torch.dtype, **options: Any) -> CLIPTextModel:
-    # transformers fills what is missing from a file with random numbers and says so only when asked.
-    encoder, found = CLIPTextModel.from_pretrained(
-        source, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-    )
-    if found["missing_keys"]:
-        raise ModelError(f"the model {config.name} lacks some of the weights of its text encoder")
-    return encoder

@@ -1,7 +1,7 @@
 """The engine's core and its loop.
 
-`Engine` steps jobs and knows nothing of pipes; `serve` adds the pipe: block only when idle, else take what has
-come without waiting, then do one step. Both run on the engine's main thread.
+`Engine` steps all jobs together and knows nothing of pipes; `serve` adds the pipe: block only when idle, else take
+what has come without waiting, then do one step. Both run on the engine's main thread.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
+from rbee_sd.engine import halving
+from rbee_sd.engine.calls import Call, Stage
+from rbee_sd.engine.encoder import Encoder
+from rbee_sd.engine.meter import Meter
 from rbee_sd.engine.pipeline import Pipeline
+from rbee_sd.engine.strand import Strand
 from rbee_sd.engine.task import Task
-from rbee_sd.messages import MAX_FRAME, Cancel, Generate, Message, Pulse, Shutdown, decode, encode
+from rbee_sd.engine.turns import Turns
+from rbee_sd.messages import MAX_FRAME, Cancel, Generate, Message, Shutdown, Watch, decode, encode
 
 log = logging.getLogger(__name__)
-
-PULSE_INTERVAL = 0.25
-"""Seconds between counts of the denoiser's calls while it works."""
 
 
 class FrontGoneError(BaseException):
@@ -29,62 +32,158 @@ class FrontGoneError(BaseException):
 
 
 class Engine:
-    """The jobs in hand. One at a time for now, which `Ready.capacity` tells the front."""
+    """The jobs in hand, stepped together."""
 
     def __init__(self, pipeline: Pipeline, emit: Callable[[Message], None]) -> None:
         self._pipeline = pipeline
         self._emit = emit
+        self._encoder = Encoder()
+        self._turns = Turns()
+        self._meter = Meter(pipeline, emit)
         self._tasks: dict[str, Task] = {}
-        self._pulse = Pulse(0)
-        self._pulsed = 0.0
+        self._place = 0
+        self._forward_took = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether there is something to step."""
-        return bool(self._tasks)
+        return any(task.ready or task.begun for task in self._tasks.values() if not self._encoding(task))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the encoding thread has something of a job in hand; `wakeup` tells when it is done."""
+        return any(not task.ready or self._encoding(task) for task in self._tasks.values())
+
+    @property
+    def wakeup(self) -> int:
+        """File descriptor that is readable when `deliver` has something to do."""
+        return self._encoder.wakeup
 
     def submit(self, work: Generate) -> None:
         """Take a job in."""
-        self._tasks[work.job_id] = Task(work, self._pipeline, self._emit)
+        self._meter.begin()
+        self._place += 1
+        self._tasks[work.job_id] = Task(work, self._place, self._pipeline, self._emit, self._encoder)
 
     def cancel(self, job_id: str) -> None:
         """Drop a job. One that is not here has ended: its terminal message is on the way already."""
         task = self._tasks.pop(job_id, None)
         if task is not None:
             # The count first: who hears that the job has gone finds it settled.
-            self._count()
+            self._meter.tell(at_once=True)
             task.cancel()
+            self._tidy()
+
+    def watch(self, job_id: str, watched: bool) -> None:
+        """Somebody listens to a job, or nobody any more."""
+        if job_id in self._tasks:
+            self._tasks[job_id].watched = watched
+
+    def deliver(self) -> None:
+        """Take what the encoding thread has done."""
+        self._encoder.deliver()
+        self._tidy()
 
     def step(self) -> None:
-        """Take every job one denoise step further."""
+        """Begin what can begin, do one stage that somebody waits for, then one forward for all it fits."""
+        self._begin()
+        self._stage()
+        self._forward()
+        self._tidy()
+
+    def close(self) -> None:
+        """End every job without a word, and the encoding thread. Idempotent."""
+        for task in self._tasks.values():
+            task.drop()
+        self._tasks.clear()
+        self._encoder.close()
+
+    def _begin(self) -> None:
+        """All jobs, if they keep nobody waiting; else one at least, more while that takes no longer than a forward."""
+        began = time.monotonic()
+        patient = not any(isinstance(strand.wants, Call) for _, strand in self._strands())
+        fresh = [task for task in self._tasks.values() if task.ready and not task.begun]
+        for task in sorted(fresh, key=lambda task: (-task.work.priority, task.place)):
+            with self._meter.working():
+                task.begin()
+            if not patient and time.monotonic() - began > self._forward_took:
+                return
+
+    def _stage(self) -> None:
+        waiting = [(task, strand) for task, strand in self._strands() if isinstance(strand.wants, Stage)]
+        if not waiting:
+            return
+        task, strand = min(waiting, key=lambda pair: (-pair[1].priority, pair[1].place, pair[1].index))
+        with self._meter.working():
+            try:
+                result = strand.wants.run()  # type: ignore[union-attr]
+            except Exception as error:
+                strand.fail(error)
+            else:
+                strand.wake(result)
+            task.look_at(strand)
+
+    def _forward(self) -> None:
+        task_of = {strand: task for task, strand in self._strands() if isinstance(strand.wants, Call)}
+        if not task_of:
+            return
+        began = time.monotonic()
+        with self._meter.working():
+            chosen = self._turns.choose(list(task_of))
+            calls = [strand.call for strand in chosen]
+            outcomes = halving.forward(calls)
+            for strand, (result, error) in zip(chosen, outcomes, strict=True):
+                # It may be one of a job that another of its images has just ended.
+                if strand.done:
+                    continue
+                if error is None:
+                    strand.wake(result)
+                else:
+                    strand.fail(error)
+                task_of[strand].look_at(strand)
+        self._forward_took = time.monotonic() - began
+        # Behind the forward, so that a job in a size that is new here does not wait for it.
+        curve = self._pipeline.knee(calls[0])
+        if curve is not None:
+            self._emit(curve)
+
+    def _strands(self) -> list[tuple[Task, Strand]]:
+        return [(task, strand) for task in self._tasks.values() for strand in task.strands]
+
+    def _tidy(self) -> None:
         for job_id, task in tuple(self._tasks.items()):
-            task.advance()
             if task.done:
                 del self._tasks[job_id]
-        self._count()
+        if self._tasks:
+            self._meter.tell()
+        else:
+            self._meter.rest()
 
-    def _count(self) -> None:
-        now = time.monotonic()
-        pulse = Pulse(self._pipeline.forwards)
-        if pulse != self._pulse and (not self.busy or now - self._pulsed >= PULSE_INTERVAL):
-            self._pulse, self._pulsed = pulse, now
-            self._emit(pulse)
+    @staticmethod
+    def _encoding(task: Task) -> bool:
+        return task.begun and all(strand.done for strand in task.strands)
 
 
 def serve(pipe: Connection, engine: Engine) -> None:
     """Do what the front says until it says Shutdown. Raises `FrontGoneError`."""
     while True:
-        while not engine.busy or pipe.poll():
+        # Idle, it waits for the front or for the encoding thread; else it only looks.
+        wait([pipe, engine.wakeup], timeout=0 if engine.busy else None)
+        engine.deliver()
+        while pipe.poll():
             match _receive(pipe):
                 case Generate() as work:
                     engine.submit(work)
                 case Cancel(job_id):
                     engine.cancel(job_id)
+                case Watch(job_id, watched):
+                    engine.watch(job_id, watched)
                 case Shutdown():
                     return
                 case message:
                     log.error("unexpected %s from the front", type(message).__name__)
-        engine.step()
+        if engine.busy:
+            engine.step()
 
 
 def send(pipe: Connection, message: Message) -> None:

@@ -40,10 +40,14 @@ def run(pipe: Connection, config: EngineConfig) -> None:
         emit(Narration(f"loading model {config.name}"))
         try:
             pipeline = _load(config, pipe)
+            emit(Narration("measuring how many pictures it makes at once"))
+            curve = pipeline.warm_up()
         except ModelError as error:
             emit(Fatal("model_failed", str(error)))
         else:
             emit(pipeline.describe())
+            if curve is not None:
+                emit(curve)
             serve(pipe, Engine(pipeline, emit))
     except FrontGoneError:
         log.info("the front has gone; so does the engine")

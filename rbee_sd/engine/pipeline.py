@@ -1,13 +1,16 @@
-"""What the engine asks of anything that makes images: the real pipelines and the tests' fake one.
+"""What the engine asks of anything that makes images: the real models and the tests' fake one.
 
 Runs in the engine process, on its main thread. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from rbee_sd.messages import Generate, Ready
+from rbee_sd.engine.calls import Call
+from rbee_sd.messages import Curve, Generate, Ready
 
 
 class GenerationError(Exception):
@@ -27,30 +30,77 @@ class ModelError(Exception):
     """The model cannot be loaded. The message is for clients: no path in it."""
 
 
-class Report(Protocol):
-    """How a pipeline tells what it is doing. `step` is where a job may be interrupted."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job with every open value settled. `total` is the number of denoise steps that it really takes.
 
-    def started(self, total: int, width: int, height: int, guidance_scale: float, scheduler: str) -> None:
-        """The job has begun, with every open value settled."""
+    `inputs` is what `Pipeline.read` returned, `notes` are sentences for the client.
+    """
+
+    work: Generate
+    steps: int
+    total: int
+    width: int
+    height: int
+    guidance_scale: float
+    scheduler: str
+    strength: float | None = None
+    inputs: Any = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished image. `encode` makes the PNG file of it; it may be called in another thread, and blocks it."""
+
+    encode: Callable[[], bytes]
+    flagged: bool = False
+
+
+class Report(Protocol):
+    """How an image in the making tells where it is."""
 
     def step(self, step: int) -> None:
-        """One more denoise step is done. Others may run before this returns; it raises when the job is to end."""
+        """So many denoise steps are done."""
 
-    def narrate(self, text: str) -> None:
-        """A sentence for people."""
+    def wants_preview(self) -> bool:
+        """Whether somebody would see a preview."""
+
+    def preview(self, step: int, encode: Callable[[], bytes]) -> None:
+        """A preview. `encode` makes the JPEG file; it may be called in another thread, and blocks it."""
 
 
 class Pipeline(Protocol):
     """A loaded model."""
 
-    forwards: int
-    """How often the denoiser was called."""
+    @property
+    def forwards(self) -> int:
+        """How many forwards of the denoiser were done."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows they had, together."""
+
+    def warm_up(self) -> Curve | None:
+        """Find out how many rows pay in the size that the model wants; once, before `describe`. Raises `ModelError`."""
 
     def describe(self) -> Ready:
         """What the model is and what it wants by default."""
 
-    def generate(self, work: Generate, report: Report) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-        """Make the images of a job: PNG files, and which of them the safety checker blacked out.
+    def read(self, work: Generate) -> Any:
+        """Decode the inputs of a job. Called in another thread, which it blocks. Raises `GenerationError`."""
 
-        Raises `GenerationError` for what the model cannot do, and whatever `report.step` raises.
+    def settle(self, work: Generate, inputs: Any) -> Plan:
+        """Fill in what the job leaves open. Raises `GenerationError` for what the model cannot do."""
+
+    def paint(self, plan: Plan, index: int, report: Report) -> Picture:
+        """Make one image of a job, in a greenlet of its own, in which it parks for what takes long.
+
+        Raises `GenerationError`, and whatever it is woken with.
         """
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended."""
+
+    def knee(self, call: Call) -> Curve | None:
+        """Go on measuring how many rows pay for calls like this; the curve when that settles it."""

@@ -5,33 +5,65 @@ Runs in the engine process. The names are in `messages.SCHEDULERS`, where the fr
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import diffusers
 
-CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
+Row = tuple[str, dict[str, Any]]
+
+CLASSES: dict[str, Row] = {
     # Models for Stable Diffusion are trained without clipping and end at the first alpha; DDIM's own defaults differ.
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
     "dpmpp_2m": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": False}),
     "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    # Its noise comes from the job's own generator; DPMSolverSDEScheduler would draw it from a tree of its own.
+    "dpmpp_sde": ("DPMSolverSinglestepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
     "lcm": ("LCMScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
     # Its Runge-Kutta warm-up cannot do fewer than four steps, and costs nine forwards more.
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 
+_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+FLOW_CLASSES: dict[str, Row] = {
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", _FLOW),
+    "dpmpp_sde": ("DPMSolverSinglestepScheduler", _FLOW | {"algorithm_type": "sde-dpmsolver++"}),
+    "euler": ("FlowMatchEulerDiscreteScheduler", {}),
+    "lcm": ("FlowMatchLCMScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", _FLOW),
+}
+"""For models trained by flow matching (SD3, FLUX)."""
 
-def make_scheduler(name: str | None, own: Any, steps: int) -> tuple[str, Any]:
+
+def make_scheduler(name: str | None, own: Any, steps: int, *, flow: bool = False) -> tuple[str, Any]:
     """A new scheduler for one job of so many steps, and its name; without a name, one like the model's `own`."""
     if name is None:
-        return name_of(own), type(own).from_config(own.config)
-    class_name, changes = CLASSES[name]
-    if name == "lcm":
+        return name_of(own, flow=flow), type(own).from_config(own.config)
+    class_name, changes = (FLOW_CLASSES if flow else CLASSES)[name]
+    if name == "lcm" and not flow:
         changes = {"original_inference_steps": _lcm_grid(steps, own.config.num_train_timesteps)}
+    if changes.get("use_flow_sigmas"):
+        changes = changes | {"flow_shift": own.config.get("shift") or 1.0}
     return name, getattr(diffusers, class_name).from_config(own.config, **changes)
+
+
+def keep_timesteps_on_cpu(scheduler: Any) -> None:
+    """Have a job's scheduler make its timesteps on the CPU, whatever its pipeline asks for.
+
+    Several schedulers look at the timestep in every step, and on a GPU each look waits for all that was asked of it.
+    """
+    original = scheduler.set_timesteps
+
+    @functools.wraps(original)
+    def set_timesteps(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **{**named, "device": "cpu"})
+
+    scheduler.set_timesteps = set_timesteps
 
 
 def _lcm_grid(steps: int, train_steps: int) -> int:
@@ -39,11 +71,11 @@ def _lcm_grid(steps: int, train_steps: int) -> int:
     return max(50, train_steps // max(1, train_steps // steps))
 
 
-def name_of(scheduler: Any) -> str:
+def name_of(scheduler: Any, *, flow: bool = False) -> str:
     """The name people use for a scheduler, or its class name where there is none."""
     kind = type(scheduler).__name__
     karras = bool(scheduler.config.get("use_karras_sigmas", False))
-    for name, (class_name, changes) in CLASSES.items():
+    for name, (class_name, changes) in (FLOW_CLASSES if flow else CLASSES).items():
         if class_name == kind and changes.get("use_karras_sigmas", karras) == karras:
             return name
     return kind

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
+from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import DEMO, load
-from rbee_sd.engine.stable_diffusion import StableDiffusion
 from tests.engine.bench import Bench, config
 
 
 @pytest.fixture(scope="session")
-def model() -> StableDiffusion:
+def model() -> Diffusion:
     """The embedded model on the CPU, shared by all tests: they leave it as they found it."""
     return load(config("demo"))
 
 
 @pytest.fixture
-def bench(model: StableDiffusion) -> Bench:
+def bench(model: Diffusion) -> Iterator[Bench]:
     """An engine over `model`."""
-    return Bench(model)
+    bench = Bench(model)
+    yield bench
+    bench.engine.close()
+
+
+@pytest.fixture(autouse=True)
+def _model_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test leaves neither smaller forwards (it ran out of memory) nor encoded prompts to the next."""
+    loaded = request.getfixturevalue("model") if "model" in request.fixturenames else None
+    yield
+    if loaded is not None:
+        loaded.denoiser._curves.clear()
+        loaded.prompts._kept.clear()
 
 
 @pytest.fixture

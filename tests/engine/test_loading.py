@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rbee_sd.engine.config import EngineConfig
+from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import DEMO, load
 from rbee_sd.engine.pipeline import ModelError
-from rbee_sd.engine.stable_diffusion import StableDiffusion
 from tests.engine import ldm
-from tests.engine.bench import config, draw, picture
+from tests.engine.bench import config, difference, picture
 
 Damage = Callable[[Path], None]
 
@@ -58,25 +58,25 @@ def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
-def weights_of(model: StableDiffusion) -> dict[str, torch.Tensor]:
+def weights_of(model: Diffusion) -> dict[str, torch.Tensor]:
     """Every weight of a loaded model."""
     pipe = model._pipe
     parts = {"unet": pipe.unet, "vae": pipe.vae, "text_encoder": pipe.text_encoder}
     return {f"{part}.{name}": tensor for part, it in parts.items() for name, tensor in it.state_dict().items()}
 
 
-def assert_same_model(first: StableDiffusion, second: StableDiffusion) -> None:
+def assert_same_model(first: Diffusion, second: Diffusion) -> None:
     """The weights are equal, and so is a picture."""
     mine, theirs = weights_of(first), weights_of(second)
     assert mine.keys() == theirs.keys()
     assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
-    assert draw(first) == draw(second)
+    assert difference(picture(first), picture(second)) == 0
 
 
 def refusal(wanted: EngineConfig) -> str:
     """What the engine says of a model that it must refuse. Another model works after it."""
     with pytest.raises(ModelError) as refused:
-        load(wanted)
+        load(wanted).warm_up()
     load(config("demo"))
     return str(refused.value)
 
@@ -90,27 +90,25 @@ def assert_names_no_path(text: str) -> None:
 # What is loaded.
 
 
-def test_the_demo_model_needs_no_setting_and_no_network(model: StableDiffusion) -> None:
+def test_the_demo_model_needs_no_setting_and_no_network(model: Diffusion) -> None:
     ready = model.describe()
     assert (ready.model, ready.family, ready.device, ready.dtype) == ("demo", "stable-diffusion", "cpu", "float32")
     assert (ready.width, ready.height, ready.steps, ready.guidance_scale, ready.capacity) == (128, 128, 20, 7.5, 1)
 
 
-def test_a_diffusers_folder_elsewhere_is_the_same_model_under_its_own_name(
-    model: StableDiffusion, folder: Path
-) -> None:
+def test_a_diffusers_folder_elsewhere_is_the_same_model_under_its_own_name(model: Diffusion, folder: Path) -> None:
     loaded = load(config(folder))
     assert loaded.describe().model == "some-model"
     assert_same_model(model, loaded)
 
 
-def test_a_folder_may_be_named_from_home(model: StableDiffusion, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_may_be_named_from_home(model: Diffusion, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert_same_model(model, load(config("~/some-model")))
 
 
 def test_a_checkpoint_in_the_original_layout_is_the_same_model_as_its_folder(
-    model: StableDiffusion, single_file: Path
+    model: Diffusion, single_file: Path
 ) -> None:
     loaded = load(config(single_file, model_config=str(DEMO)))
     assert loaded.describe().model == "some-checkpoint"
@@ -144,7 +142,7 @@ def test_our_converter_gives_the_names_known_from_stable_diffusion_1(name: str, 
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_model_loads_in_half_precision_and_paints_nearly_the_same(model: StableDiffusion, dtype: str) -> None:
+def test_a_model_loads_in_half_precision_and_paints_nearly_the_same(model: Diffusion, dtype: str) -> None:
     loaded = load(config("demo", dtype=dtype))
     assert loaded.describe().dtype == dtype
     assert {tensor.dtype for tensor in weights_of(loaded).values()} == {getattr(torch, dtype)}
@@ -359,9 +357,7 @@ def test_a_foreign_library_in_a_checkpoints_configuration_is_not_imported(
 @pytest.mark.parametrize(
     "name", ["pipeline.py", "__init__.py", "StableDiffusionPipeline.py", "unet/modeling.py", "tokenizer/tokenizer.py"]
 )
-def test_a_python_file_that_nothing_names_is_not_run(
-    model: StableDiffusion, folder: Path, mark: Path, name: str
-) -> None:
+def test_a_python_file_that_nothing_names_is_not_run(model: Diffusion, folder: Path, mark: Path, name: str) -> None:
     (folder / name).write_text(making(mark))
     assert_same_model(model, load(config(folder)))
     assert not mark.exists()

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import DEMO, load
-from rbee_sd.engine.stable_diffusion import StableDiffusion
-from rbee_sd.messages import SCHEDULERS, Finished, Progress
+from rbee_sd.messages import SCHEDULERS, Finished, Progress, Started
 from rbee_sd.settings import Settings
-from tests.engine.bench import Bench, Recorder, config, picture, work
+from tests.engine.bench import Bench, config, picture, work
 
-RANDOM = {"euler_a", "lcm"}
+RANDOM = {"dpmpp_sde", "euler_a", "lcm"}
 """Those that add noise of their own at each step."""
 
 
@@ -35,7 +35,7 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
     """The demo model with the published scheduler configuration."""
     folder = Path(shutil.copytree(DEMO, tmp_path_factory.mktemp("published") / "model"))
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(PUBLISHED))
@@ -44,24 +44,24 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
     return load(config(folder))
 
 
-def told(model: StableDiffusion, scheduler: str | None, steps: int) -> list[int]:
+def told(model: Diffusion, scheduler: str | None, steps: int) -> list[int]:
     """The steps that a listener hears of."""
-    report = Recorder()
-    model.generate(work(steps=steps, scheduler=scheduler, width=32, height=32), report)
-    assert report.settled is not None
-    assert report.settled[0] == steps
-    return report.steps
+    bench = Bench(model)
+    bench.run(work(steps=steps, scheduler=scheduler, width=32, height=32))
+    bench.engine.close()
+    assert {each.total for each in bench.heard(Started)} == {steps} == {each.total for each in bench.heard(Progress)}
+    return [each.step for each in bench.heard(Progress)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 20])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_job_of_so_many_steps_tells_each_of_them_once(model: StableDiffusion, scheduler: str, steps: int) -> None:
+def test_a_job_of_so_many_steps_tells_each_of_them_once(model: Diffusion, scheduler: str, steps: int) -> None:
     assert told(model, scheduler, steps) == list(range(1, steps + 1))
 
 
 # LCM is distilled from 50 steps of its teacher; the others know no limit.
 @pytest.mark.parametrize("scheduler", ["dpmpp_2m_karras", "lcm"])
-def test_the_most_steps_that_the_settings_allow_can_be_done(model: StableDiffusion, scheduler: str) -> None:
+def test_the_most_steps_that_the_settings_allow_can_be_done(model: Diffusion, scheduler: str) -> None:
     most = Settings().max_steps
     assert told(model, scheduler, most) == list(range(1, most + 1))
 
@@ -69,7 +69,7 @@ def test_the_most_steps_that_the_settings_allow_can_be_done(model: StableDiffusi
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("scheduler", [None, *SCHEDULERS])
 def test_a_model_with_the_published_configuration_can_do_so_too(
-    published: StableDiffusion, scheduler: str | None, steps: int
+    published: Diffusion, scheduler: str | None, steps: int
 ) -> None:
     assert told(published, scheduler, steps) == list(range(1, steps + 1))
 
@@ -87,7 +87,7 @@ def test_schedulers_without_noise_of_their_own_paint_nearly_the_same_in_many_ste
     request: pytest.FixtureRequest, origin: str, scheduler: str
 ) -> None:
     # They solve one differential equation; a wrong setting (clipping, spacing, the last sigma) would show.
-    loaded: StableDiffusion = request.getfixturevalue(origin)
+    loaded: Diffusion = request.getfixturevalue(origin)
     first, second = (picture(loaded, scheduler=name, steps=20, guidance_scale=3.0) for name in ("euler", scheduler))
     apart = float(np.abs(first.astype(int) - second).mean())
     assert apart < 8

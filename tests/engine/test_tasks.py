@@ -13,10 +13,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from rbee_sd import messages
+from rbee_sd.engine import denoiser
+from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.loop import Engine, FrontGoneError
-from rbee_sd.engine.stable_diffusion import StableDiffusion
-from rbee_sd.engine.task import Task
 from rbee_sd.messages import (
     SCHEDULERS,
     Cancelled,
@@ -30,7 +30,18 @@ from rbee_sd.messages import (
     Started,
     encode,
 )
-from tests.engine.bench import TOLERANCE, Bench, before_each_forward, config, difference, draw, picture, pixels, work
+from tests.engine.bench import (
+    TOLERANCE,
+    Bench,
+    alone,
+    before_each_forward,
+    config,
+    difference,
+    draw,
+    picture,
+    pixels,
+    work,
+)
 
 GREEN = "a large green heart on a white background"
 
@@ -38,8 +49,9 @@ GREEN = "a large green heart on a white background"
 def assert_alone_and_together_are_alike(bench: Bench, *works: Generate) -> None:
     """Each of these jobs has made the picture that it makes alone."""
     for each in works:
-        (png, *_), _ = bench.model.generate(each, Task(each, bench.model, lambda _: None))
-        assert difference(bench.picture(each.job_id), pixels(png)) <= TOLERANCE, each
+        made = bench.heard(Finished, each.job_id)[0].images
+        for png, solo in zip(made, alone(bench.model, each), strict=True):
+            assert difference(pixels(png), pixels(solo)) <= TOLERANCE, each
 
 
 def terminal(bench: Bench, job_id: str) -> Finished | Failed | Cancelled:
@@ -68,28 +80,15 @@ def test_a_job_is_told_from_start_to_end_in_order(bench: Bench) -> None:
     (started,) = bench.heard(Started)
     assert started == Started("a", 2, 64, 64, 7.5, "euler")
     assert bench.heard(Finished)[0].images == tuple(draw(bench.model, steps=2))
-    assert bench.heard(Pulse)[-1] == Pulse(before + 2)
+    assert bench.heard(Pulse)[-1].forwards == before + 2
 
 
-def test_two_jobs_take_turns_step_by_step(bench: Bench) -> None:
+def test_two_jobs_share_every_forward(bench: Bench) -> None:
+    before = bench.model.forwards
     bench.run(work("a", steps=3), work("b", steps=3))
     turns = [(said.job_id, said.step) for said in bench.heard(Progress)]
     assert turns == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3)]
-
-
-def test_two_tasks_stepped_in_turn_and_then_again_make_the_pictures_they_make_alone(model: StableDiffusion) -> None:
-    first, second = work("a", steps=6, scheduler="euler_a"), work("b", steps=4, scheduler="heun", prompt=GREEN, seed=5)
-    alone = [pixels(model.generate(each, Task(each, model, lambda _: None))[0][0]) for each in (first, second)]
-    for order in ((first, second), (second, first), (first, second)):
-        said: list[Message] = []
-        tasks = [Task(each, model, said.append) for each in order]
-        while not all(task.done for task in tasks):
-            for task in tasks:
-                if not task.done:
-                    task.advance()
-        made = {each.job_id: pixels(each.images[0]) for each in said if isinstance(each, Finished)}
-        assert difference(made["a"], alone[0]) <= TOLERANCE
-        assert difference(made["b"], alone[1]) <= TOLERANCE
+    assert bench.model.forwards == before + 3
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -123,7 +122,7 @@ def test_gradients_stay_off_when_jobs_end_in_another_order_than_they_began() -> 
     torch.set_grad_enabled(True)
     bench = Bench(load(config("demo")))
     gradients: list[bool] = []
-    with before_each_forward(bench.model._pipe.unet, lambda: gradients.append(torch.is_grad_enabled())):
+    with before_each_forward(bench.model.denoiser.module, lambda: gradients.append(torch.is_grad_enabled())):
         bench.run(work("long", steps=6), work("short", steps=2), work("middle", steps=4))
         bench.engine.submit(work("left", steps=9))
         bench.engine.submit(work("stays", steps=3))
@@ -151,7 +150,7 @@ def test_a_cancelled_job_stops_at_its_step_and_the_denoiser_with_it(bench: Bench
     assert bench.model.forwards == before + 5
     # Who hears that the job has gone finds the count settled.
     assert isinstance(bench.said[-1], Cancelled)
-    assert bench.heard(Pulse)[-1] == Pulse(before + 5)
+    assert bench.heard(Pulse)[-1].forwards == before + 5
     assert_next_job_is_right(bench)
 
 
@@ -203,7 +202,7 @@ def test_cancelling_what_is_not_there_says_nothing(bench: Bench) -> None:
 PARTS = ["text_encoder", "unet", "vae.decoder"]
 
 
-def part(model: StableDiffusion, name: str) -> Any:
+def part(model: Diffusion, name: str) -> Any:
     """A component of the pipeline, by its name."""
     return model._pipe.vae.decoder if name == "vae.decoder" else getattr(model._pipe, name)
 
@@ -250,11 +249,11 @@ def test_a_failure_leaves_the_job_beside_it_as_it_is(bench: Bench) -> None:
     bench.engine.step()
     bench.engine.submit(work("bad", width=72, height=72))
 
-    def only_the_other(_: Any, arguments: tuple[Any, ...]) -> None:
-        if arguments[0].shape[-1] == 9:
+    def only_the_other(_: Any, __: Any, named: dict[str, Any]) -> None:
+        if named["sample"].shape[-1] == 9:
             raise RuntimeError("no")
 
-    handle = bench.model._pipe.unet.register_forward_pre_hook(only_the_other)
+    handle = bench.model.denoiser.module.register_forward_pre_hook(only_the_other, with_kwargs=True)
     bench.run()
     handle.remove()
     assert isinstance(terminal(bench, "bad"), Failed)
@@ -284,7 +283,7 @@ def test_running_out_of_memory_is_told_as_such(bench: Bench, name: str, act: Any
 
 
 def test_the_memory_of_a_job_that_ran_out_is_free_before_the_cache_is_emptied(
-    model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+    model: Diffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # While an exception is handled, its traceback holds every tensor of the frames it came through.
     alive: list[weakref.ref[torch.Tensor]] = []
@@ -295,11 +294,12 @@ def test_the_memory_of_a_job_that_ran_out_is_free_before_the_cache_is_emptied(
         alive.append(weakref.ref(latents))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(model, "_release", lambda: held.append(alive[0]() is not None))
+    monkeypatch.setattr(denoiser, "release", lambda _: held.append(alive[-1]() is not None))
     bench = Bench(model)
-    with before_each_forward(model._pipe.unet, run_out):
+    with before_each_forward(model.denoiser.module, run_out):
         bench.run(work("huge"))
-    assert held == [False]
+    assert held
+    assert not any(held)
 
 
 def test_a_result_that_fits_no_frame_fails_its_job_alone(bench: Bench) -> None:
@@ -318,7 +318,7 @@ def test_a_result_that_fits_no_frame_fails_its_job_alone(bench: Bench) -> None:
 
 
 def test_a_front_that_has_gone_ends_the_engine_and_is_no_failure_of_the_job(
-    model: StableDiffusion, caplog: pytest.LogCaptureFixture
+    model: Diffusion, caplog: pytest.LogCaptureFixture
 ) -> None:
     said: list[Message] = []
 
@@ -361,13 +361,15 @@ def pipelines() -> int:
 
 @pytest.mark.usefixtures("_no_collector")
 def test_a_cancelled_job_gives_its_memory_back_at_once(bench: Bench) -> None:
+    # Its encoded prompt is kept for the next.
+    bench.run(work("first", steps=1))
     before = (tensors(), pipelines())
     bench.engine.submit(work("gone", steps=20))
     for _ in range(3):
         bench.engine.step()
     assert (tensors() > before[0], pipelines()) == (True, before[1] + 1)
     task = bench.engine._tasks["gone"]
-    parked, waiting = weakref.ref(task._greenlet), weakref.ref(task)
+    parked, waiting = weakref.ref(task.strands[0]._greenlet), weakref.ref(task)
     del task
     bench.engine.cancel("gone")
     assert parked() is None

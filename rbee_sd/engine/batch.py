@@ -1,0 +1,117 @@
+"""The arguments of a denoiser's call taken apart, compared, joined along the batch dimension, and split again.
+
+Runs on the engine's main thread. Arguments are joined only where everything else about them is equal: nothing is
+padded, because a model that sees padding makes another picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+SHARED = ("img_ids", "txt_ids")
+"""Positions, which FLUX passes once for all rows: equal length does not mean equal content."""
+BATCHED = ("sample", "hidden_states")
+"""What is denoised: it tells how many rows a call has."""
+
+Path = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The arguments of one call by name, in a form that can be joined. `kind` is equal where joining is allowed."""
+
+    kind: Hashable
+    rows: int
+    arguments: Mapping[str, Any]
+
+
+def pack(arguments: Mapping[str, Any], digest: Callable[[torch.Tensor], bytes]) -> Packed:
+    """Take the arguments of a call apart. `digest` names the content of a tensor without batch dimension."""
+    rows = next(arguments[name].shape[0] for name in BATCHED if name in arguments)
+    even = {name: _per_row(name, value, rows) for name, value in arguments.items()}
+    kind: list[Hashable] = []
+
+    def note(path: Path, value: Any) -> Any:
+        kind.append((path, _kind(path, value, rows, digest)))
+        return value
+
+    _walk((), even, note)
+    return Packed(tuple(kind), rows, even)
+
+
+def join(calls: Sequence[Packed]) -> dict[str, Any]:
+    """One set of arguments for all rows of calls of equal kind."""
+    if len(calls) == 1:
+        return dict(calls[0].arguments)
+
+    def joined(path: Path, value: Any) -> Any:
+        if not _has_rows(path, value, calls[0].rows):
+            return value
+        return torch.cat([_at(call.arguments, path) for call in calls])
+
+    whole: dict[str, Any] = _walk((), calls[0].arguments, joined)
+    return whole
+
+
+def take(call: Packed, rows: Sequence[int]) -> Packed:
+    """Some rows of a call, in this order, perhaps more than once."""
+
+    def taken(path: Path, value: Any) -> Any:
+        if not _has_rows(path, value, call.rows):
+            return value
+        return value[torch.tensor(rows, device=value.device)]
+
+    return Packed(call.kind, len(rows), _walk((), call.arguments, taken))
+
+
+def split(result: tuple[torch.Tensor, ...], rows: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
+    """The result of a joined call as the results of its parts; rows behind them are dropped."""
+    sizes = [*rows, result[0].shape[0] - sum(rows)]
+    parts = zip(*(torch.split(tensor, sizes) for tensor in result), strict=True)
+    return list(parts)[: len(rows)]
+
+
+def content(tensor: torch.Tensor) -> bytes:
+    """A hash of what is in a tensor. Copies it to the CPU."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().float().numpy().tobytes()).digest()
+
+
+def _per_row(name: str, value: Any, rows: int) -> Any:
+    if name != "timestep":
+        return value
+    # float32 holds every timestep exactly, and it is what the models make of them: so schedulers of whole and of
+    # broken timesteps can share a forward.
+    moment = torch.as_tensor(value, dtype=torch.float32)
+    return moment.expand(rows) if moment.dim() == 0 else moment
+
+
+def _kind(path: Path, value: Any, rows: int, digest: Callable[[torch.Tensor], bytes]) -> Hashable:
+    if not isinstance(value, torch.Tensor):
+        # What cannot be compared by content is compared by being the same thing.
+        return value if isinstance(value, Hashable) else id(value)
+    if _has_rows(path, value, rows):
+        return "rows", tuple(value.shape[1:]), value.dtype
+    return "shared", tuple(value.shape), value.dtype, digest(value)
+
+
+def _has_rows(path: Path, value: Any, rows: int) -> bool:
+    return isinstance(value, torch.Tensor) and path[0] not in SHARED and value.dim() > 0 and value.shape[0] == rows
+
+
+def _walk(path: Path, value: Any, leaf: Callable[[Path, Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _walk((*path, key), value[key], leaf) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return type(value)(_walk((*path, index), item, leaf) for index, item in enumerate(value))
+    return leaf(path, value)
+
+
+def _at(value: Any, path: Path) -> Any:
+    for key in path:
+        value = value[key]
+    return value

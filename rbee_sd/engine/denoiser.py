@@ -1,0 +1,252 @@
+"""The model's denoiser, shared: what stands in its place in each job's pipeline, and what does the forwards.
+
+Runs on the engine's main thread, the only one that ever runs a forward (cuDNN and cuBLAS keep state per thread).
+The stand-in passes for the real module in everything but the call: that parks the job until the engine has done the
+forward, together with others of the same signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from rbee_sd.engine.batch import Packed, content, join, pack, split, take
+from rbee_sd.engine.calls import Call, park
+from rbee_sd.engine.device import is_out_of_memory, lost, release, synchronize
+from rbee_sd.engine.knee import Curve, CurveFile
+from rbee_sd.engine.loras import Loras, LoraSet
+from rbee_sd.engine.pipeline import DeviceLostError
+
+log = logging.getLogger(__name__)
+
+REPEATS = 2
+"""Forwards that are timed for each number of rows, behind one that is not; the best counts."""
+AHEAD = 2
+"""Forwards that a GPU may be behind of what was asked of it. With more, progress would be a promise only."""
+
+
+class SharedDenoiser:
+    """Does the forwards of one module (a UNet or a transformer) for all jobs.
+
+    `max_rows` is the cap if it is above 0; otherwise up to `measured_rows` are measured, and `curves` remembers it.
+    `backend` compiles the module for numbers of rows that are powers of two; empty: not compiled.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        loras: Loras,
+        *,
+        max_rows: int = 0,
+        measured_rows: int = 32,
+        curves: CurveFile | None = None,
+        backend: str = "",
+    ) -> None:
+        self.module = module
+        self._loras = loras
+        self._run: Callable[..., tuple[torch.Tensor, ...]] = module
+        self._bucketed = bool(backend)
+        if backend:
+            # One graph for each bucket and shape; past this limit, it would go on uncompiled without a word.
+            torch._dynamo.config.recompile_limit = 128
+            self._run = torch.compile(module, backend=backend, dynamic=False)
+        self.device = next(module.parameters()).device
+        self._signature = inspect.signature(module.forward)
+        self._max_rows = max_rows
+        self._measured_rows = measured_rows
+        self._remembered = curves or CurveFile(None)
+        self._curves: dict[Hashable, Curve] = {}
+        self._running: deque[Any] = deque()
+        self.forwards = 0
+        self.rows = 0
+
+    def stand_in(self, loras: LoraSet, alone: Hashable, label: tuple[int, int]) -> StandIn:
+        """What takes the module's place in a job's pipeline. `alone`: None, or what no other job has."""
+        return StandIn(self, loras, alone, label)
+
+    # What a stand-in asks.
+
+    def call(self, arguments: tuple[Any, ...], named: dict[str, Any], seen: Seen, state: tuple[Any, ...]) -> Call:
+        """The call that a pipeline makes with these arguments, in this state of the module."""
+        packed = pack(self._signature.bind(*arguments, **named).arguments, seen.digest)
+        loras, alone, label = state
+        return Call(self, packed.kind, (packed.kind, loras, alone), packed.rows, (packed, loras), label)
+
+    # The `Denoiser` of `calls`.
+
+    def forward(self, calls: Sequence[Call]) -> list[Any]:
+        """See `Denoiser`."""
+        self._loras.apply(calls[0].arguments[1])
+        try:
+            result = self._forward([call.arguments[0] for call in calls])
+        except RuntimeError as error:
+            if not is_out_of_memory(error) and lost(self.device):
+                raise DeviceLostError from error
+            raise
+        self.forwards += 1
+        self.rows += sum(call.rows for call in calls)
+        self._pace()
+        return split(result, [call.rows for call in calls])
+
+    def cap(self, call: Call) -> int:
+        """See `Denoiser`."""
+        return self._curve(call).cap if self._max_rows == 0 else self._limit(call)
+
+    def is_too_large(self, error: Exception) -> bool:
+        """See `Denoiser`."""
+        return is_out_of_memory(error)
+
+    def shrink(self, call: Call, rows: int) -> None:
+        """See `Denoiser`."""
+        release(self.device)
+        self._curve(call).failed(rows)
+        log.warning("out of memory with %d rows at %d x %d; from now on at most %d", rows, *call.label, self.cap(call))
+
+    def halve(self, call: Call) -> tuple[Call, Call]:
+        """See `Denoiser`."""
+        packed, loras = call.arguments
+        rows = range(packed.rows)
+        first, second = (take(packed, part) for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]))
+        return tuple(  # type: ignore[return-value]
+            Call(self, call.shape, call.signature, part.rows, (part, loras), call.label) for part in (first, second)
+        )
+
+    def join(self, first: Any, second: Any) -> Any:
+        """See `Denoiser`."""
+        return tuple(torch.cat(pair) for pair in zip(first, second, strict=True))
+
+    # The knee.
+
+    def measure(self, call: Call) -> Curve | None:
+        """Measure one more number of rows of such calls. Returns the curve when that settles it, else None."""
+        curve = self._curve(call)
+        rows = curve.wanted() if self._max_rows == 0 else None
+        if rows is None:
+            return None
+        packed, loras = call.arguments
+        self._loras.apply(loras)
+        try:
+            curve.seconds[rows] = self._time(take(packed, [row % packed.rows for row in range(rows)]))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release(self.device)
+            curve.failed(rows)
+        if curve.wanted() is not None:
+            return None
+        self._remembered.keep(self._key(call), curve)
+        return curve
+
+    def settled(self, call: Call) -> bool:
+        """Whether it is known how many rows pay for such calls."""
+        return self._max_rows > 0 or self._curve(call).wanted() is None
+
+    def curve(self, call: Call) -> Curve:
+        """What is known of such calls."""
+        return self._curve(call)
+
+    def _forward(self, calls: Sequence[Packed]) -> tuple[torch.Tensor, ...]:
+        arguments = join(calls)
+        if self._bucketed:
+            rows = sum(call.rows for call in calls)
+            whole = Packed(calls[0].kind, rows, arguments)
+            padding = [rows - 1] * ((1 << (rows - 1).bit_length()) - rows)
+            arguments = dict(take(whole, [*range(rows), *padding]).arguments)
+        arguments["timestep"] = arguments["timestep"].to(self.device)
+        result = self._run(**arguments)
+        # What a compiled graph returns may be written over by its next run.
+        return tuple(tensor.clone() for tensor in result) if self._bucketed else result
+
+    def _time(self, call: Packed) -> float:
+        self._forward([call])
+        best = float("inf")
+        for _ in range(REPEATS):
+            synchronize(self.device)
+            began = time.perf_counter()
+            self._forward([call])
+            synchronize(self.device)
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    def _pace(self) -> None:
+        """Wait for a GPU that is too far behind."""
+        if self.device.type != "cuda":
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._running.append(event)
+        if len(self._running) > AHEAD:
+            self._running.popleft().synchronize()
+
+    def _limit(self, call: Call) -> int:
+        curve = self._curves.get(call.shape)
+        return self._max_rows if curve is None else curve.limit
+
+    def _curve(self, call: Call) -> Curve:
+        if call.shape not in self._curves:
+            limit = self._max_rows or self._measured_rows
+            found = None if self._max_rows else self._remembered.find(self._key(call), limit)
+            self._curves[call.shape] = found or Curve(limit)
+        return self._curves[call.shape]
+
+    def _key(self, call: Call) -> str:
+        """What the time of a forward depends on: this hardware, this architecture, these shapes. Not the weights."""
+        config = getattr(self.module, "config", {})
+        architecture = {name: value for name, value in dict(config).items() if not name.startswith("_")}
+        weight = next(parameter for parameter in self.module.parameters() if parameter.dim() > 1)
+        parts = (
+            json.dumps(architecture, sort_keys=True, default=str),
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            str(weight.dtype),
+            str(call.shape),
+            str((weight.stride(), torch.get_num_threads(), torch.__version__, self._bucketed)),
+        )
+        return f"{call.label[0]}x{call.label[1]} {hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+
+
+class Seen:
+    """The hashes of tensors that a job passes again and again, so that each is copied from the GPU once."""
+
+    def __init__(self) -> None:
+        self._digests: dict[int, tuple[torch.Tensor, bytes]] = {}
+
+    def digest(self, tensor: torch.Tensor) -> bytes:
+        """A hash of the content."""
+        if id(tensor) not in self._digests:
+            # With the tensor, so that no other gets its id.
+            self._digests[id(tensor)] = (tensor, content(tensor))
+        return self._digests[id(tensor)][1]
+
+
+class StandIn:
+    """Passes for the denoiser in one job's pipeline."""
+
+    def __init__(self, denoiser: SharedDenoiser, *state: Any) -> None:
+        self._denoiser = denoiser
+        self._state = state
+        self._seen = Seen()
+
+    # ControlNet pipelines, among others, ask what kind their parts are.
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._denoiser.module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._denoiser.module, name)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return park(self._denoiser.call(arguments, named, self._seen, self._state))
+
+    @contextmanager
+    def cache_context(self, name: str) -> Iterator[None]:
+        """FLUX opens one around each call, in the module; a job that is parked in it would leave it open for all."""
+        yield

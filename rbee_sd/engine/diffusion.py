@@ -1,0 +1,316 @@
+"""A loaded diffusers model: makes each image with the unmodified pipeline of its family, shared parts standing in.
+
+Runs on the engine's main thread. A job's pipeline is a shallow copy with a scheduler of its own; its denoiser parks
+for forwards that are shared, its VAE for stages between them.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from rbee_sd.engine import inputs, png
+from rbee_sd.engine.calls import Call
+from rbee_sd.engine.denoiser import SharedDenoiser
+from rbee_sd.engine.device import is_out_of_memory, lost, release, to_host
+from rbee_sd.engine.families import INPAINT, TEXT, TRANSFORM, Family
+from rbee_sd.engine.inputs import Inputs
+from rbee_sd.engine.loras import Loras, LoraSet
+from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, ModelError, Picture, Plan, Report
+from rbee_sd.engine.previews import Previews
+from rbee_sd.engine.progress import StepCounter
+from rbee_sd.engine.prompts import PromptCache
+from rbee_sd.engine.schedulers import CLASSES, FLOW_CLASSES, keep_timesteps_on_cpu, make_scheduler
+from rbee_sd.engine.strand import Strand
+from rbee_sd.engine.vae import VaeStandIn
+from rbee_sd.messages import Curve, Generate, Ready
+
+log = logging.getLogger(__name__)
+
+STRENGTH = {TRANSFORM: 0.8, INPAINT: 1.0}
+"""Of jobs that name none."""
+
+
+class Diffusion:
+    """A loaded model. `pipes` holds a pipeline for each operation it can do, over the same parts."""
+
+    def __init__(
+        self,
+        name: str,
+        family: Family,
+        pipes: Mapping[str, Any],
+        *,
+        denoiser: SharedDenoiser,
+        loras: Loras,
+        prompts: PromptCache,
+        previews: Previews,
+        max_jobs: int,
+        tiling: float,
+    ) -> None:
+        self._name = name
+        self._family = family
+        self._pipes = pipes
+        self._pipe = next(iter(pipes.values()))
+        self.denoiser = denoiser
+        self._loras = loras
+        self.prompts = prompts
+        self._previews = previews
+        self._max_jobs = max_jobs
+        self._capacity = 1
+        self._scale = int(self._pipe.vae_scale_factor)
+        self._vae = VaeStandIn(self._pipe.vae, self._scale, tiling)
+        self._device = denoiser.device
+        self._width, self._height = _native_size(self._pipe, denoiser.module, self._scale)
+
+    @property
+    def forwards(self) -> int:
+        """See `Pipeline`."""
+        return self.denoiser.forwards
+
+    @property
+    def rows(self) -> int:
+        """See `Pipeline`."""
+        return self.denoiser.rows
+
+    def warm_up(self) -> Curve:
+        """See `Pipeline`. Goes as far as the first forward of a job as the model wants it."""
+        try:
+            return self._measure()
+        except Exception as error:
+            log.exception("%s cannot be used", self._name)
+            kind = type(error).__name__
+            text = f"the model {self._name} fails on its first picture ({kind}); the worker's log says more"
+            raise ModelError(text) from error
+
+    def _measure(self) -> Curve:
+        work = Generate("", "", "", 0, operation=next(iter(self._pipes)))
+        plan = self.settle(work, inputs.blank(self._width, self._height))
+        strand = Strand(0, lambda: self.paint(plan, 0, _Silence()), priority=0, owner="", place=0)
+        strand.wake()
+        if strand.error is not None:
+            raise strand.error
+        call = strand.call
+        while not self.denoiser.settled(call):
+            self.denoiser.measure(call)
+        strand.end()
+        curve = self.curve_of(call)
+        self._capacity = max(1, min(self._max_jobs, curve.cap))
+        return curve
+
+    def describe(self) -> Ready:
+        """See `Pipeline`."""
+        return Ready(
+            model=self._name,
+            family=self._family.name,
+            device=str(self._device),
+            dtype=str(self.denoiser.module.dtype).removeprefix("torch."),
+            capacity=self._capacity,
+            width=self._width,
+            height=self._height,
+            steps=self._family.steps,
+            guidance_scale=self._family.guidance_scale,
+            operations=tuple(self._pipes),
+            schedulers=tuple(FLOW_CLASSES if self._family.flow else CLASSES),
+        )
+
+    def read(self, work: Generate) -> Inputs:
+        """See `Pipeline`."""
+        return inputs.read(work.inputs, work.width, work.height)
+
+    def settle(self, work: Generate, inputs: Inputs) -> Plan:
+        """See `Pipeline`."""
+        ready = self.describe()
+        if work.operation not in ready.operations:
+            raise GenerationError("invalid_input", f"the model {self._name} cannot do {work.operation}")
+        if work.scheduler is not None and work.scheduler not in ready.schedulers:
+            known = ", ".join(ready.schedulers)
+            raise GenerationError("invalid_input", f"the model {self._name} takes the schedulers {known}")
+        width, height = inputs.width or self._width, inputs.height or self._height
+        if width % self._family.multiple or height % self._family.multiple:
+            text = f"the model {self._name} makes pictures whose sides are multiples of {self._family.multiple}"
+            raise GenerationError("invalid_input", text)
+        steps = work.steps or self._family.steps
+        strength = STRENGTH.get(work.operation) if work.strength is None else work.strength
+        total = steps if work.operation == TEXT or strength is None else int(steps * strength)
+        if total < 1:
+            raise GenerationError("invalid_input", "steps x strength must be at least 1; ask for more of either")
+        scheduler, _ = self._scheduler(work.scheduler, steps)
+        notes: tuple[str, ...] = ()
+        if work.negative_prompt and not self._family.negative:
+            notes = (f"the model {self._name} takes no negative prompt; it is left out",)
+        return Plan(
+            work=work,
+            steps=steps,
+            total=total,
+            width=width,
+            height=height,
+            guidance_scale=self._family.guidance_scale if work.guidance_scale is None else work.guidance_scale,
+            scheduler=scheduler,
+            strength=None if work.operation == TEXT else strength,
+            inputs=inputs,
+            notes=notes,
+        )
+
+    def paint(self, plan: Plan, index: int, report: Report) -> Picture:
+        """See `Pipeline`."""
+        work = plan.work
+        loras: LoraSet = tuple(sorted(zip(work.loras, work.lora_scales, strict=True)))
+        # Now for the text encoders, which run before this job parks; before each forward once more.
+        self._loras.apply(loras)
+        alone = (work.job_id, index) if work.exclusive else None
+        pipe = self._copy(plan, loras, alone)
+        seed = work.seed + index
+        try:
+            output = pipe(
+                **self._arguments(plan),
+                # Always on the CPU: the same seed gives the same noise on every device.
+                generator=torch.Generator("cpu").manual_seed(seed % 2**64),
+                callback_on_step_end=self._follow(plan, report),
+                output_type="pt",
+            )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                if lost(self._device):
+                    raise DeviceLostError from error
+                raise
+        else:
+            return self._picture(plan, seed, output)
+        # Not within the `except`: there the traceback still holds the tensors that are to be freed.
+        release(self._device)
+        size = f"{work.count} x {plan.width} x {plan.height}"
+        text = f"{size} is too much for this device; ask for fewer or smaller images"
+        raise GenerationError("out_of_memory", text)
+
+    def forget(self, job_id: str) -> None:
+        """See `Pipeline`."""
+        self._previews.forget(job_id)
+
+    def knee(self, call: Call) -> Curve | None:
+        """See `Pipeline`."""
+        if self.denoiser.settled(call):
+            return None
+        return None if self.denoiser.measure(call) is None else self.curve_of(call)
+
+    def curve_of(self, call: Call) -> Curve:
+        """What is known of such calls, for the front."""
+        curve = self.denoiser.curve(call)
+        rows = tuple(sorted(curve.seconds))
+        ms = tuple(round(curve.seconds[each] * 1000, 3) for each in rows)
+        return Curve(*call.label, rows, ms, self.denoiser.cap(call))
+
+    def _copy(self, plan: Plan, loras: LoraSet, alone: Any) -> Any:
+        """A pipeline for one image. The weights are shared; scheduler, guidance and progress are its own."""
+        pipe = copy.copy(self._pipes[plan.work.operation])
+        _, scheduler = self._scheduler(plan.work.scheduler, plan.steps)
+        if self._device.type == "cuda":
+            keep_timesteps_on_cpu(scheduler)
+        # Past diffusers' `__setattr__`, which would write them into a configuration that the copies share.
+        vars(pipe).update(
+            {
+                self._family.denoiser: self.denoiser.stand_in(loras, alone, (plan.width, plan.height)),
+                "vae": self._vae,
+                "scheduler": scheduler,
+                "encode_prompt": self.prompts.under(loras),
+                # It would reset hooks and caches of the parts that others are using.
+                "maybe_free_model_hooks": _nothing,
+            }
+        )
+        return pipe
+
+    def _arguments(self, plan: Plan) -> dict[str, Any]:
+        work = plan.work
+        arguments: dict[str, Any] = {
+            "prompt": work.prompt,
+            "num_inference_steps": plan.steps,
+            "guidance_scale": plan.guidance_scale,
+        }
+        if self._family.negative:
+            arguments["negative_prompt"] = work.negative_prompt
+        if work.operation != TEXT:
+            arguments |= {"image": plan.inputs.image, "strength": plan.strength}
+        if work.operation == INPAINT:
+            arguments["mask_image"] = plan.inputs.mask
+        if work.operation != TRANSFORM:
+            # There the image has the size already, and says it.
+            arguments |= {"width": plan.width, "height": plan.height}
+        return arguments
+
+    def _scheduler(self, name: str | None, steps: int) -> tuple[str, Any]:
+        return make_scheduler(name, self._pipe.scheduler, steps, flow=self._family.flow)
+
+    def _follow(self, plan: Plan, report: Report) -> Callable[..., dict[str, Any]]:
+        counter: StepCounter | None = None
+
+        def on_step_end(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            nonlocal counter
+            counter = counter or StepCounter(plan.total, pipe.num_timesteps)
+            for step in counter.after(index + 1):
+                report.step(step)
+                if step < plan.total and report.wants_preview():
+                    self._preview(plan, pipe, step, tensors["latents"], report)
+            return {}
+
+        return on_step_end
+
+    def _preview(self, plan: Plan, pipe: Any, step: int, latents: torch.Tensor, report: Report) -> None:
+        if latents.dim() == 3:
+            latents = pipe._unpack_latents(latents, plan.height, plan.width, self._scale)
+        pixels = self._previews.make(plan.work.job_id, latents)
+        report.preview(step, lambda: png.preview_jpeg(pixels(), plan.width, plan.height))
+
+    def _picture(self, plan: Plan, seed: int, output: Any) -> Picture:
+        pixels = to_host((output.images[0] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous())
+        flags = getattr(output, "nsfw_content_detected", None) or [False]
+        keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask)
+        recipe = self._recipe(plan, seed)
+        return Picture(partial(_encode, pixels, recipe, keep), bool(flags[0]))
+
+    def _recipe(self, plan: Plan, seed: int) -> dict[str, Any]:
+        work = plan.work
+        recipe: dict[str, Any] = {
+            "operation": work.operation,
+            "prompt": work.prompt,
+            "negative_prompt": work.negative_prompt if self._family.negative else "",
+            "seed": seed,
+            "steps": plan.steps,
+            "guidance_scale": plan.guidance_scale,
+            "width": plan.width,
+            "height": plan.height,
+            "scheduler": plan.scheduler,
+            "model": self._name,
+            "loras": [{"name": name, "scale": scale} for name, scale in zip(work.loras, work.lora_scales, strict=True)],
+        }
+        return recipe if plan.strength is None else recipe | {"strength": plan.strength}
+
+
+class _Silence:
+    """A `Report` that nobody hears."""
+
+    def step(self, step: int) -> None:
+        pass
+
+    def wants_preview(self) -> bool:
+        return False
+
+    def preview(self, step: int, encode: Callable[[], bytes]) -> None:
+        pass
+
+
+def _encode(pixels: Callable[[], Any], recipe: dict[str, Any], keep: Any) -> bytes:
+    return png.png(pixels(), recipe, keep)
+
+
+def _native_size(pipe: Any, denoiser: Any, scale: int) -> tuple[int, int]:
+    """Width and height in pixels that the model was made for."""
+    side = getattr(pipe, "default_sample_size", None) or denoiser.config.sample_size
+    height, width = (side, side) if isinstance(side, int) else side
+    return width * scale, height * scale
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,57 @@
+"""The engine's second thread: encodes and decodes files while the steps go on, and hands the results back.
+
+`submit` and `deliver` belong to the engine's main thread and do not block; the work runs on one thread of its own,
+almost all of it without the GIL. What follows from a result runs on the main thread, in `deliver`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Encoder:
+    """Does work aside. `wakeup` is a file descriptor that is readable while something waits to be delivered."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._done: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self.wakeup, self._bell = os.pipe()
+        os.set_blocking(self.wakeup, False)
+
+    def submit(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
+        """Do `work` in the thread; `deliver` then calls one of the two others with what came of it."""
+        self._thread.submit(self._do, work, then, failed)
+
+    def deliver(self) -> None:
+        """Call what follows from the work that is done."""
+        while True:
+            try:
+                follow = self._done.get_nowait()
+            except Empty:
+                return
+            os.read(self.wakeup, 1)
+            follow()
+
+    def close(self) -> None:
+        """Drop what has not begun and end the thread. Idempotent; blocks for the work in hand."""
+        self._thread.shutdown(cancel_futures=True)
+        if self._bell >= 0:
+            os.close(self.wakeup)
+            os.close(self._bell)
+            self._bell = -1
+
+    def _do(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
+        try:
+            result = work()
+        except Exception as error:
+            caught = error
+            self._done.put(lambda: failed(caught))
+        else:
+            self._done.put(lambda: then(result))
+        os.write(self._bell, b"\0")

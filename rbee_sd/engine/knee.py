@@ -1,0 +1,99 @@
+"""How many rows a forward should have: the curve of rows against time, its knee, and the file that remembers it.
+
+Pure arithmetic and one small JSON file; what is measured is measured by the denoiser.
+
+Rows are tried in doublings. The cap is the smallest number that no larger one tried beats by 10 % in rows a second:
+beyond it more rows make every job slower and all of them together no faster.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+GAIN = 1.10
+PATIENCE = 2
+"""Doublings in a row that may gain too little before it is enough; one alone may have been disturbed."""
+REMEMBERED = 500
+"""Curves in the file; the oldest go first."""
+
+
+@dataclass(slots=True)
+class Curve:
+    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails."""
+
+    limit: int
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    def wanted(self) -> int | None:
+        """The next number of rows to measure; None when the knee is known."""
+        if not self.seconds:
+            return 1
+        tried = sorted(self.seconds)
+        following = tried[-1] * 2
+        late = [rows for rows in tried if rows > self.cap]
+        return None if following > self.limit or len(late) >= PATIENCE else following
+
+    def failed(self, rows: int) -> None:
+        """So many rows were too many."""
+        self.limit = max(1, min(self.limit, rows // 2))
+        self.seconds = {tried: seconds for tried, seconds in self.seconds.items() if tried <= self.limit}
+
+    @property
+    def cap(self) -> int:
+        """Rows of a forward at most, as far as is known."""
+        tried = sorted(self.seconds)
+        for rows in tried:
+            if all(self._rate(more) < GAIN * self._rate(rows) for more in tried if more > rows):
+                return min(rows, self.limit)
+        return 1
+
+    def _rate(self, rows: int) -> float:
+        return rows / max(self.seconds[rows], 1e-9)
+
+
+class CurveFile:
+    """Curves that were measured before, under keys that say of what. Without a `path` nothing is remembered."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def find(self, key: str, limit: int) -> Curve | None:
+        """The curve under `key`, if it was measured as far as `limit` allows."""
+        entry = self._read().get(key)
+        try:
+            if entry is None or int(entry["limit"]) < limit:
+                return None
+            seconds = {int(rows): float(each) for rows, each in entry["seconds"].items() if int(rows) <= limit}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return Curve(limit, seconds) if seconds else None
+
+    def keep(self, key: str, curve: Curve) -> None:
+        """Remember a curve. A disk that refuses is logged and no more: it will be measured again."""
+        if self._path is None:
+            return
+        entries = self._read()
+        entries.pop(key, None)
+        entries[key] = {"limit": curve.limit, "seconds": curve.seconds}
+        while len(entries) > REMEMBERED:
+            del entries[next(iter(entries))]
+        aside = self._path.with_suffix(".part")
+        try:
+            aside.write_text(json.dumps(entries), encoding="utf-8")
+            os.replace(aside, self._path)
+        except OSError as error:
+            log.warning("what was measured cannot be remembered: %s", error.strerror)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            entries = json.loads(self._path.read_text(encoding="utf-8")) if self._path else {}
+        except (OSError, ValueError):
+            return {}
+        return entries if isinstance(entries, dict) else {}

@@ -1,0 +1,85 @@
+"""Whose turn it is: which of the parked calls make up the next forward. Pure; knows neither torch nor greenlets.
+
+Of calls that wait, one signature is chosen, and as many calls of it as its cap has rows for:
+
+* higher priority first, always; a lower one stays parked where it is and loses nothing;
+* signatures that cannot share a forward alternate, the one that waited longest first;
+* within a signature a job's first step goes before others' later ones, so that a newcomer is seen to begin; then
+  owners take turns; then first come, first served, which finishes jobs sooner than stepping all of them a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Protocol, TypeVar
+
+from rbee_sd.engine.calls import Call
+
+
+class Waiting(Protocol):
+    """One image of a job that waits for a forward."""
+
+    @property
+    def call(self) -> Call:
+        """What it waits for."""
+
+    @property
+    def priority(self) -> int:
+        """Of its job."""
+
+    @property
+    def owner(self) -> str:
+        """Of its job."""
+
+    @property
+    def place(self) -> int:
+        """Of its job in the order in which jobs came."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has had a forward before."""
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Turns:
+    """Remembers which signature had its turn when."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._served: dict[Hashable, int] = {}
+
+    def choose(self, waiting: Sequence[W]) -> list[W]:
+        """The calls of the next forward, at least one. `waiting` must not be empty."""
+        self._served = {each.call.signature: self._served.get(each.call.signature, -1) for each in waiting}
+        line = in_line(waiting)
+        first = [each.call.signature for each in line if each.priority == line[0].priority]
+        # `min` takes the first of equals: the signature of who is first in line.
+        chosen = min(first, key=self._served.__getitem__)
+        self._turn += 1
+        self._served[chosen] = self._turn
+        return _fitting([each for each in line if each.call.signature == chosen])
+
+
+def in_line(waiting: Sequence[W]) -> list[W]:
+    """Everyone who waits, in the order in which rows are given out."""
+    places: dict[str, list[int]] = {}
+    for each in waiting:
+        places.setdefault(each.owner, []).append(each.place)
+    ranks = {owner: sorted(set(of_owner)) for owner, of_owner in places.items()}
+    return sorted(
+        waiting, key=lambda each: (-each.priority, each.begun, ranks[each.owner].index(each.place), each.place)
+    )
+
+
+def _fitting(line: Sequence[W]) -> list[W]:
+    """As many as the rows allow; who is too wide for what is left lets a narrower one pass."""
+    left = line[0].call.denoiser.cap(line[0].call)
+    taken = [line[0]]
+    left -= line[0].call.rows
+    for each in line[1:]:
+        if each.call.rows <= left:
+            taken.append(each)
+            left -= each.call.rows
+    return taken
