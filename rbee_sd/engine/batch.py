@@ -7,7 +7,7 @@ padded, because a model that sees padding makes another picture.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,18 +30,12 @@ class Packed:
     arguments: Mapping[str, Any]
 
 
-def pack(arguments: Mapping[str, Any], digest: Callable[[torch.Tensor], bytes]) -> Packed:
+def pack(arguments: dict[str, Any], digest: Callable[[torch.Tensor], bytes]) -> Packed:
     """Take the arguments of a call apart. `digest` names the content of a tensor without batch dimension."""
     rows = next(arguments[name].shape[0] for name in BATCHED if name in arguments)
-    even = {name: _per_row(name, value, rows) for name, value in arguments.items()}
-    kind: list[Hashable] = []
-
-    def note(path: Path, value: Any) -> Any:
-        kind.append((path, _kind(path, value, rows, digest)))
-        return value
-
-    _walk((), even, note)
-    return Packed(tuple(kind), rows, even)
+    if "timestep" in arguments:
+        arguments = {**arguments, "timestep": _per_row(arguments["timestep"], rows)}
+    return Packed(tuple(_kinds(arguments, rows, digest)), rows, arguments)
 
 
 def join(calls: Sequence[Packed]) -> dict[str, Any]:
@@ -71,6 +65,8 @@ def take(call: Packed, rows: Sequence[int]) -> Packed:
 
 def split(result: tuple[torch.Tensor, ...], rows: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
     """The result of a joined call as the results of its parts; rows behind them are dropped."""
+    if len(rows) == 1 and result[0].shape[0] == rows[0]:
+        return [tuple(result)]
     sizes = [*rows, result[0].shape[0] - sum(rows)]
     parts = zip(*(torch.split(tensor, sizes) for tensor in result), strict=True)
     return list(parts)[: len(rows)]
@@ -81,22 +77,37 @@ def content(tensor: torch.Tensor) -> bytes:
     return hashlib.sha256(tensor.detach().cpu().contiguous().float().numpy().tobytes()).digest()
 
 
-def _per_row(name: str, value: Any, rows: int) -> Any:
-    if name != "timestep":
-        return value
+def _per_row(value: Any, rows: int) -> torch.Tensor:
     # float32 holds every timestep exactly, and it is what the models make of them: so schedulers of whole and of
     # broken timesteps can share a forward.
-    moment = torch.as_tensor(value, dtype=torch.float32)
+    moment: torch.Tensor = torch.as_tensor(value, dtype=torch.float32)
     return moment.expand(rows) if moment.dim() == 0 else moment
 
 
-def _kind(path: Path, value: Any, rows: int, digest: Callable[[torch.Tensor], bytes]) -> Hashable:
+def _kinds(arguments: Mapping[str, Any], rows: int, digest: Callable[[torch.Tensor], bytes]) -> Iterator[Hashable]:
+    # Once for each job and step: so the arguments that are no containers are looked at without any ceremony.
+    for name in sorted(arguments):
+        value = arguments[name]
+        if isinstance(value, dict | list | tuple):
+            yield name, _kinds_within(name, value, rows, digest)
+        else:
+            yield name, _kind(name, value, rows, digest)
+
+
+def _kinds_within(name: str, value: Any, rows: int, digest: Callable[[torch.Tensor], bytes]) -> Hashable:
+    kinds: list[Hashable] = []
+    _walk((), value, lambda path, leaf: kinds.append((path, _kind(name, leaf, rows, digest))))
+    return tuple(kinds)
+
+
+def _kind(name: Hashable, value: Any, rows: int, digest: Callable[[torch.Tensor], bytes]) -> Hashable:
     if not isinstance(value, torch.Tensor):
         # What cannot be compared by content is compared by being the same thing.
         return value if isinstance(value, Hashable) else id(value)
-    if _has_rows(path, value, rows):
-        return "rows", tuple(value.shape[1:]), value.dtype
-    return "shared", tuple(value.shape), value.dtype, digest(value)
+    shape = tuple(value.shape)
+    if name in SHARED or not shape or shape[0] != rows:
+        return "shared", shape, value.dtype, digest(value)
+    return "rows", shape[1:], value.dtype
 
 
 def _has_rows(path: Path, value: Any, rows: int) -> bool:
@@ -104,7 +115,7 @@ def _has_rows(path: Path, value: Any, rows: int) -> bool:
 
 
 def _walk(path: Path, value: Any, leaf: Callable[[Path, Any], Any]) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _walk((*path, key), value[key], leaf) for key in sorted(value)}
     if isinstance(value, list | tuple):
         return type(value)(_walk((*path, index), item, leaf) for index, item in enumerate(value))

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 REPEATS = 2
 """Forwards that are timed for each number of rows, behind one that is not; the best counts."""
+SLOW = 1.0
+"""Seconds."""
 AHEAD = 2
 """Forwards that a GPU may be behind of what was asked of it. With more, progress would be a promise only."""
 
@@ -60,7 +62,7 @@ class SharedDenoiser:
             torch._dynamo.config.recompile_limit = 128
             self._run = torch.compile(module, backend=backend, dynamic=False)
         self.device = next(module.parameters()).device
-        self._signature = inspect.signature(module.forward)
+        self._names = tuple(inspect.signature(module.forward).parameters)
         self._max_rows = max_rows
         self._measured_rows = measured_rows
         self._remembered = curves or CurveFile(None)
@@ -77,7 +79,7 @@ class SharedDenoiser:
 
     def call(self, arguments: tuple[Any, ...], named: dict[str, Any], seen: Seen, state: tuple[Any, ...]) -> Call:
         """The call that a pipeline makes with these arguments, in this state of the module."""
-        packed = pack(self._signature.bind(*arguments, **named).arguments, seen.digest)
+        packed = pack({**dict(zip(self._names, arguments, strict=False)), **named}, seen.digest)
         loras, alone, label = state
         return Call(self, packed.kind, (packed.kind, loras, alone), packed.rows, (packed, loras), label)
 
@@ -134,6 +136,7 @@ class SharedDenoiser:
             return None
         packed, loras = call.arguments
         self._loras.apply(loras)
+        began = time.perf_counter()
         try:
             curve.seconds[rows] = self._time(take(packed, [row % packed.rows for row in range(rows)]))
         except (RuntimeError, MemoryError) as error:
@@ -141,6 +144,7 @@ class SharedDenoiser:
                 raise
             release(self.device)
             curve.failed(rows)
+        curve.spent += time.perf_counter() - began
         if curve.wanted() is not None:
             return None
         self._remembered.keep(self._key(call), curve)
@@ -167,15 +171,15 @@ class SharedDenoiser:
         return tuple(tensor.clone() for tensor in result) if self._bucketed else result
 
     def _time(self, call: Packed) -> float:
-        self._forward([call])
-        best = float("inf")
-        for _ in range(REPEATS):
+        """Seconds of a forward; what is slow is done once, since a first forward is hardly slower then."""
+        times: list[float] = []
+        while len(times) <= REPEATS and sum(times) < SLOW:
             synchronize(self.device)
             began = time.perf_counter()
             self._forward([call])
             synchronize(self.device)
-            best = min(best, time.perf_counter() - began)
-        return best
+            times.append(time.perf_counter() - began)
+        return min(times[1:] or times)
 
     def _pace(self) -> None:
         """Wait for a GPU that is too far behind."""

@@ -25,7 +25,7 @@ from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, ModelError
 from rbee_sd.engine.previews import Previews
 from rbee_sd.engine.progress import StepCounter
 from rbee_sd.engine.prompts import PromptCache
-from rbee_sd.engine.schedulers import CLASSES, FLOW_CLASSES, keep_timesteps_on_cpu, make_scheduler
+from rbee_sd.engine.schedulers import Schedulers, keep_timesteps_on_cpu
 from rbee_sd.engine.strand import Strand
 from rbee_sd.engine.vae import VaeStandIn
 from rbee_sd.messages import Curve, Generate, Ready
@@ -60,6 +60,7 @@ class Diffusion:
         self._loras = loras
         self.prompts = prompts
         self._previews = previews
+        self._schedulers = Schedulers(self._pipe.scheduler, flow=family.flow)
         self._max_jobs = max_jobs
         self._capacity = 1
         self._scale = int(self._pipe.vae_scale_factor)
@@ -115,7 +116,7 @@ class Diffusion:
             steps=self._family.steps,
             guidance_scale=self._family.guidance_scale,
             operations=tuple(self._pipes),
-            schedulers=tuple(FLOW_CLASSES if self._family.flow else CLASSES),
+            schedulers=self._schedulers.names,
         )
 
     def read(self, work: Generate) -> Inputs:
@@ -124,11 +125,10 @@ class Diffusion:
 
     def settle(self, work: Generate, inputs: Inputs) -> Plan:
         """See `Pipeline`."""
-        ready = self.describe()
-        if work.operation not in ready.operations:
+        if work.operation not in self._pipes:
             raise GenerationError("invalid_input", f"the model {self._name} cannot do {work.operation}")
-        if work.scheduler is not None and work.scheduler not in ready.schedulers:
-            known = ", ".join(ready.schedulers)
+        if work.scheduler not in (None, *self._schedulers.names):
+            known = ", ".join(self._schedulers.names)
             raise GenerationError("invalid_input", f"the model {self._name} takes the schedulers {known}")
         width, height = inputs.width or self._width, inputs.height or self._height
         if width % self._family.multiple or height % self._family.multiple:
@@ -139,7 +139,6 @@ class Diffusion:
         total = steps if work.operation == TEXT or strength is None else int(steps * strength)
         if total < 1:
             raise GenerationError("invalid_input", "steps x strength must be at least 1; ask for more of either")
-        scheduler, _ = self._scheduler(work.scheduler, steps)
         notes: tuple[str, ...] = ()
         if work.negative_prompt and not self._family.negative:
             notes = (f"the model {self._name} takes no negative prompt; it is left out",)
@@ -150,7 +149,7 @@ class Diffusion:
             width=width,
             height=height,
             guidance_scale=self._family.guidance_scale if work.guidance_scale is None else work.guidance_scale,
-            scheduler=scheduler,
+            scheduler=work.scheduler or self._schedulers.default,
             strength=None if work.operation == TEXT else strength,
             inputs=inputs,
             notes=notes,
@@ -206,7 +205,7 @@ class Diffusion:
     def _copy(self, plan: Plan, loras: LoraSet, alone: Any) -> Any:
         """A pipeline for one image. The weights are shared; scheduler, guidance and progress are its own."""
         pipe = copy.copy(self._pipes[plan.work.operation])
-        _, scheduler = self._scheduler(plan.work.scheduler, plan.steps)
+        scheduler = self._schedulers.make(plan.work.scheduler, plan.steps)
         if self._device.type == "cuda":
             keep_timesteps_on_cpu(scheduler)
         # Past diffusers' `__setattr__`, which would write them into a configuration that the copies share.
@@ -239,9 +238,6 @@ class Diffusion:
             # There the image has the size already, and says it.
             arguments |= {"width": plan.width, "height": plan.height}
         return arguments
-
-    def _scheduler(self, name: str | None, steps: int) -> tuple[str, Any]:
-        return make_scheduler(name, self._pipe.scheduler, steps, flow=self._family.flow)
 
     def _follow(self, plan: Plan, report: Report) -> Callable[..., dict[str, Any]]:
         counter: StepCounter | None = None

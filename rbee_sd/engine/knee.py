@@ -20,16 +20,22 @@ log = logging.getLogger(__name__)
 GAIN = 1.10
 PATIENCE = 2
 """Doublings in a row that may gain too little before it is enough; one alone may have been disturbed."""
+BUDGET = 10.0
+"""Seconds after which no larger number is tried: on a slow device the answer is 1 or 2, and somebody waits for it."""
 REMEMBERED = 500
 """Curves in the file; the oldest go first."""
 
 
 @dataclass(slots=True)
 class Curve:
-    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails."""
+    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails.
+
+    `spent` are the seconds that measuring has taken so far.
+    """
 
     limit: int
     seconds: dict[int, float] = field(default_factory=dict)
+    spent: float = 0.0
 
     def wanted(self) -> int | None:
         """The next number of rows to measure; None when the knee is known."""
@@ -38,7 +44,8 @@ class Curve:
         tried = sorted(self.seconds)
         following = tried[-1] * 2
         late = [rows for rows in tried if rows > self.cap]
-        return None if following > self.limit or len(late) >= PATIENCE else following
+        enough = following > self.limit or len(late) >= PATIENCE or self.spent >= BUDGET
+        return None if enough else following
 
     def failed(self, rows: int) -> None:
         """So many rows were too many."""
@@ -73,7 +80,7 @@ class CurveFile:
             seconds = {int(rows): float(each) for rows, each in entry["seconds"].items() if int(rows) <= limit}
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
-        return Curve(limit, seconds) if seconds else None
+        return Curve(limit, seconds, BUDGET) if seconds else None
 
     def keep(self, key: str, curve: Curve) -> None:
         """Remember a curve. A disk that refuses is logged and no more: it will be measured again."""

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open  # noqa: E402
 
 from rbee_sd.engine.assembly import assemble  # noqa: E402
 from rbee_sd.engine.config import HUB_ID, EngineConfig  # noqa: E402
-from rbee_sd.engine.device import choose_device, choose_dtype, set_threads  # noqa: E402
+from rbee_sd.engine.device import choose_device, choose_dtype, keep_freed_memory, set_threads  # noqa: E402
 from rbee_sd.engine.diffusion import Diffusion  # noqa: E402
 from rbee_sd.engine.families import FAMILIES, Family, family_of  # noqa: E402
 from rbee_sd.engine.pipeline import ModelError  # noqa: E402
@@ -51,6 +51,8 @@ def load(config: EngineConfig) -> Diffusion:
     _quiet_libraries()
     threads = set_threads(config.threads)
     device = choose_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     try:
         family, source = _identify(config)
         dtype = choose_dtype(config.dtype, device, family.half)

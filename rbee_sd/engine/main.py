@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from rbee_sd.messages import Fatal, Narration
 
 log = logging.getLogger(__name__)
 
+NICENESS = 10
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
@@ -34,6 +36,8 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(config.log_level, config.log_format, background=True)
     _die_with_front()
+    # On a CPU it takes all cores; the front, and whoever else works on this machine, goes first.
+    os.nice(NICENESS)
 
     emit = partial(send, pipe)
     try:
@@ -45,6 +49,9 @@ def run(pipe: Connection, config: EngineConfig) -> None:
         except ModelError as error:
             emit(Fatal("model_failed", str(error)))
         else:
+            # What is loaded stays; without this the collector looks through all of it again and again.
+            gc.collect()
+            gc.freeze()
             emit(pipeline.describe())
             if curve is not None:
                 emit(curve)

@@ -52,6 +52,8 @@ class Turns:
 
     def choose(self, waiting: Sequence[W]) -> list[W]:
         """The calls of the next forward, at least one. `waiting` must not be empty."""
+        if len(waiting) == 1:
+            return list(waiting)
         self._served = {each.call.signature: self._served.get(each.call.signature, -1) for each in waiting}
         line = in_line(waiting)
         first = [each.call.signature for each in line if each.priority == line[0].priority]

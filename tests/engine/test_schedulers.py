@@ -18,13 +18,12 @@ def test_the_names_clients_see_are_the_names_the_engine_knows() -> None:
 def test_a_scheduler_made_by_name_is_called_by_that_name(name: str) -> None:
     import diffusers
 
-    from rbee_sd.engine.schedulers import CLASSES, make_scheduler, name_of
+    from rbee_sd.engine.schedulers import CLASSES, Schedulers
 
     own = diffusers.EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    told, made = make_scheduler(name, own, 20)
-    assert told == name
+    made = Schedulers(own).make(name, 20)
     assert type(made).__name__ == CLASSES[name][0]
-    assert name_of(made) == name
+    assert Schedulers(made).default == name
     assert made.config.beta_start == 0.00085
     made.set_timesteps(5)
     assert len(made.timesteps) >= 5
@@ -34,11 +33,13 @@ def test_a_scheduler_made_by_name_is_called_by_that_name(name: str) -> None:
 def test_without_a_name_a_job_gets_a_new_one_like_the_models_own(name: str) -> None:
     import diffusers
 
-    from rbee_sd.engine.schedulers import make_scheduler
+    from rbee_sd.engine.schedulers import Schedulers
 
-    _, own = make_scheduler(name, diffusers.DDIMScheduler(beta_schedule="scaled_linear"), 20)
-    told, made = make_scheduler(None, own, 20)
-    assert told == name
+    own = Schedulers(diffusers.DDIMScheduler(beta_schedule="scaled_linear")).make(name, 20)
+    schedulers = Schedulers(own)
+    made = schedulers.make(None, 20)
+    assert schedulers.default == name
+    assert schedulers.make(None, 20) is not made
     assert type(made) is type(own)
     assert made is not own
     assert dict(made.config) == dict(own.config)
@@ -47,6 +48,6 @@ def test_without_a_name_a_job_gets_a_new_one_like_the_models_own(name: str) -> N
 def test_a_scheduler_without_a_common_name_is_called_by_its_class() -> None:
     import diffusers
 
-    from rbee_sd.engine.schedulers import name_of
+    from rbee_sd.engine.schedulers import Schedulers
 
-    assert name_of(diffusers.DDPMScheduler()) == "DDPMScheduler"
+    assert Schedulers(diffusers.DDPMScheduler()).default == "DDPMScheduler"

@@ -374,7 +374,9 @@ def test_a_cancelled_job_gives_its_memory_back_at_once(bench: Bench) -> None:
     bench.engine.cancel("gone")
     assert parked() is None
     assert waiting() is None
-    assert (tensors(), pipelines()) == before
+    # Fewer when the encoding thread has let go of the first one's picture in the meantime.
+    assert tensors() <= before[0]
+    assert pipelines() == before[1]
 
 
 @pytest.mark.usefixtures("_no_collector")
