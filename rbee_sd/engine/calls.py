@@ -39,13 +39,16 @@ class Denoiser(Protocol):
 class Call:
     """A denoiser's forward that a job waits for. Calls of equal `signature` may be done as one.
 
-    `shape` is what the time of a forward depends on: the signature less the state of the module and the wish to be
-    alone. `rows` of the batch dimension are this call's. `label`: width and height in pixels, for people.
+    `lane` is what takes turns with others: the signature, except that the images of a job that wants to be alone, none
+    of which shares a forward, have one lane together. `shape` is what the time of a forward depends on: the signature
+    less the state of the module and the wish to be alone. `rows` of the batch dimension are this call's. `label`: width
+    and height in pixels, for people.
     """
 
     denoiser: Denoiser
     shape: Hashable
     signature: Hashable
+    lane: Hashable
     rows: int
     arguments: Any
     label: tuple[int, int]

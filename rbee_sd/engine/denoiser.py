@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,8 +72,8 @@ class SharedDenoiser:
         self.forwards = 0
         self.rows = 0
 
-    def stand_in(self, loras: LoraSet, alone: Hashable, label: tuple[int, int]) -> StandIn:
-        """What takes the module's place in a job's pipeline. `alone`: None, or what no other job has."""
+    def stand_in(self, loras: LoraSet, alone: tuple[str, int] | None, label: tuple[int, int]) -> StandIn:
+        """What takes the module's place in a job's pipeline. `alone`: None, or the job's id and the image's index."""
         return StandIn(self, loras, alone, label)
 
     # What a stand-in asks.
@@ -81,7 +82,15 @@ class SharedDenoiser:
         """The call that a pipeline makes with these arguments, in this state of the module."""
         packed = pack({**dict(zip(self._names, arguments, strict=False)), **named}, seen.digest)
         loras, alone, label = state
-        return Call(self, packed.kind, (packed.kind, loras, alone), packed.rows, (packed, loras), label)
+        return Call(
+            self,
+            shape=packed.kind,
+            signature=(packed.kind, loras, alone),
+            lane=(packed.kind, loras, alone and alone[0]),
+            rows=packed.rows,
+            arguments=(packed, loras),
+            label=label,
+        )
 
     # The `Denoiser` of `calls`.
 
@@ -119,7 +128,7 @@ class SharedDenoiser:
         rows = range(packed.rows)
         first, second = (take(packed, part) for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]))
         return tuple(  # type: ignore[return-value]
-            Call(self, call.shape, call.signature, part.rows, (part, loras), call.label) for part in (first, second)
+            replace(call, rows=part.rows, arguments=(part, loras)) for part in (first, second)
         )
 
     def join(self, first: Any, second: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rbee_sd.engine import inputs, png
-from rbee_sd.engine.calls import Call
+from rbee_sd.engine.calls import Call, Stage
 from rbee_sd.engine.denoiser import SharedDenoiser
 from rbee_sd.engine.device import is_out_of_memory, lost, release, to_host
 from rbee_sd.engine.families import INPAINT, TEXT, TRANSFORM, Family
@@ -25,7 +25,7 @@ from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, ModelError
 from rbee_sd.engine.previews import Previews
 from rbee_sd.engine.progress import StepCounter
 from rbee_sd.engine.prompts import PromptCache
-from rbee_sd.engine.schedulers import Schedulers, keep_timesteps_on_cpu
+from rbee_sd.engine.schedulers import Schedulers, draw_from, keep_timesteps_on_cpu
 from rbee_sd.engine.strand import Strand
 from rbee_sd.engine.vae import VaeStandIn
 from rbee_sd.messages import Curve, Generate, Ready
@@ -95,6 +95,9 @@ class Diffusion:
         strand.wake()
         if strand.error is not None:
             raise strand.error
+        while isinstance(strand.wants, Stage):
+            # A model that only inpaints looks at the picture first.
+            strand.wake(strand.wants.run())
         call = strand.call
         while not self.denoiser.settled(call):
             self.denoiser.measure(call)
@@ -162,13 +165,14 @@ class Diffusion:
         # Now for the text encoders, which run before this job parks; before each forward once more.
         self._loras.apply(loras)
         alone = (work.job_id, index) if work.exclusive else None
-        pipe = self._copy(plan, loras, alone)
         seed = work.seed + index
+        # Always on the CPU: the same seed gives the same noise on every device.
+        generator = torch.Generator("cpu").manual_seed(seed % 2**64)
+        pipe = self._copy(plan, loras, alone, generator)
         try:
             output = pipe(
                 **self._arguments(plan),
-                # Always on the CPU: the same seed gives the same noise on every device.
-                generator=torch.Generator("cpu").manual_seed(seed % 2**64),
+                generator=generator,
                 callback_on_step_end=self._follow(plan, report),
                 output_type="pt",
             )
@@ -202,10 +206,11 @@ class Diffusion:
         ms = tuple(round(curve.seconds[each] * 1000, 3) for each in rows)
         return Curve(*call.label, rows, ms, self.denoiser.cap(call))
 
-    def _copy(self, plan: Plan, loras: LoraSet, alone: Any) -> Any:
+    def _copy(self, plan: Plan, loras: LoraSet, alone: Any, generator: torch.Generator) -> Any:
         """A pipeline for one image. The weights are shared; scheduler, guidance and progress are its own."""
         pipe = copy.copy(self._pipes[plan.work.operation])
         scheduler = self._schedulers.make(plan.work.scheduler, plan.steps)
+        draw_from(scheduler, generator)
         if self._device.type == "cuda":
             keep_timesteps_on_cpu(scheduler)
         # Past diffusers' `__setattr__`, which would write them into a configuration that the copies share.

@@ -78,7 +78,8 @@ class FakePipeline:
         size = (plan.width, plan.height)
         seed = plan.work.seed + index
         for step in range(1, plan.total + 1):
-            park(Call(self, size, (size, plan.work.job_id if plan.work.exclusive else ""), 2, None, size))
+            lane = (size, plan.work.job_id if plan.work.exclusive else "")
+            park(Call(self, shape=size, signature=lane, lane=lane, rows=2, arguments=None, label=size))
             self._faults(plan.work.job_id)
             report.step(step)
             if step < plan.total and report.wants_preview():

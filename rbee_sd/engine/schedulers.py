@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -70,7 +72,10 @@ class Schedulers:
             changes = {"original_inference_steps": grid}
         if changes.get("use_flow_sigmas"):
             changes = changes | {"flow_shift": own.get("shift") or 1.0}
-        return getattr(diffusers, class_name).from_config(own, **changes)
+        made = getattr(diffusers, class_name).from_config(own, **changes)
+        if self._classes is FLOW_CLASSES:
+            _become(made, _with_own_shift)
+        return made
 
     def _default(self) -> str:
         """The name people use for the model's own, or its class name where there is none."""
@@ -87,13 +92,55 @@ def keep_timesteps_on_cpu(scheduler: Any) -> None:
 
     Several schedulers look at the timestep in every step, and on a GPU each look waits for all that was asked of it.
     """
-    original = scheduler.set_timesteps
+    _become(scheduler, _on_cpu)
 
-    @functools.wraps(original)
-    def set_timesteps(*arguments: Any, **named: Any) -> None:
-        original(*arguments, **{**named, "device": "cpu"})
 
-    scheduler.set_timesteps = set_timesteps
+def draw_from(scheduler: Any, generator: Any) -> None:
+    """Have a job's scheduler take its noise from this generator, where a pipeline hands it none.
+
+    Those of flow matching do not; the noise would come from random numbers that all jobs share.
+    """
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        _become(scheduler, _drawing)
+        scheduler._generator = generator
+
+
+def _become(scheduler: Any, change: Callable[[Any], Any]) -> None:
+    # By its class: a method put on a scheduler would hold it for the garbage collector, and it holds tensors that a
+    # cancelled job is to let go of at once.
+    kind: Any = type(scheduler)
+    scheduler.__class__ = change(kind)
+
+
+@functools.cache
+def _on_cpu(kind: Any) -> Any:
+    @functools.wraps(kind.set_timesteps)
+    def set_timesteps(self: Any, *arguments: Any, **named: Any) -> None:
+        kind.set_timesteps(self, *arguments, **{**named, "device": "cpu"})
+
+    return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps})
+
+
+@functools.cache
+def _drawing(kind: Any) -> Any:
+    @functools.wraps(kind.step)
+    def step(self: Any, *arguments: Any, **named: Any) -> Any:
+        return kind.step(self, *arguments, **{"generator": self._generator, **named})
+
+    return type(kind.__name__, (kind,), {"step": step})
+
+
+@functools.cache
+def _with_own_shift(kind: Any) -> Any:
+    """Without the shift that FLUX's pipeline offers to every scheduler, where the model wants none."""
+
+    @functools.wraps(kind.set_timesteps)
+    def set_timesteps(self: Any, *arguments: Any, **named: Any) -> None:
+        if not self.config.get("use_dynamic_shifting"):
+            named.pop("mu", None)
+        kind.set_timesteps(self, *arguments, **named)
+
+    return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps})
 
 
 def _lcm_grid(steps: int, train_steps: int) -> int:

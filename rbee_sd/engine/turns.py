@@ -1,9 +1,9 @@
 """Whose turn it is: which of the parked calls make up the next forward. Pure; knows neither torch nor greenlets.
 
-Of calls that wait, one signature is chosen, and as many calls of it as its cap has rows for:
+Of calls that wait, one lane is chosen, and as many calls of one signature in it as its cap has rows for:
 
 * higher priority first, always; a lower one stays parked where it is and loses nothing;
-* signatures that cannot share a forward alternate, the one that waited longest first;
+* lanes (signatures, which cannot share a forward) alternate, the one that waited longest first;
 * within a signature a job's first step goes before others' later ones, so that a newcomer is seen to begin; then
   owners take turns; then first come, first served, which finishes jobs sooner than stepping all of them a little.
 """
@@ -44,7 +44,7 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Turns:
-    """Remembers which signature had its turn when."""
+    """Remembers which lane had its turn when."""
 
     def __init__(self) -> None:
         self._turn = 0
@@ -54,14 +54,14 @@ class Turns:
         """The calls of the next forward, at least one. `waiting` must not be empty."""
         if len(waiting) == 1:
             return list(waiting)
-        self._served = {each.call.signature: self._served.get(each.call.signature, -1) for each in waiting}
+        self._served = {each.call.lane: self._served.get(each.call.lane, -1) for each in waiting}
         line = in_line(waiting)
-        first = [each.call.signature for each in line if each.priority == line[0].priority]
-        # `min` takes the first of equals: the signature of who is first in line.
-        chosen = min(first, key=self._served.__getitem__)
+        foremost = [each for each in line if each.priority == line[0].priority]
+        # `min` takes the first of equals: the lane of who is first in line.
+        leader = min(foremost, key=lambda each: self._served[each.call.lane])
         self._turn += 1
-        self._served[chosen] = self._turn
-        return _fitting([each for each in line if each.call.signature == chosen])
+        self._served[leader.call.lane] = self._turn
+        return _fitting([each for each in line if each.call.signature == leader.call.signature])
 
 
 def in_line(waiting: Sequence[W]) -> list[W]:
