@@ -1,4 +1,4 @@
-"""`operations.body`: what is JSON to us, and errors that name every wrong field."""
+"""`operations.json_object` and `body`: what is JSON to us, and errors that name every wrong field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from pydantic import Field
 
 from rbee_sd.errors import RequestError
-from rbee_sd.operations.body import MAX_FIELDS, SHOWN, Request, parse_object, validate
+from rbee_sd.operations.body import MAX_FIELDS, Request, validate
+from rbee_sd.operations.json_object import SHOWN, parse_object
 from tests.unit.conftest import seeded
 
 

@@ -1,4 +1,4 @@
-"""`operations.image`: what an `image_generation` may ask for."""
+"""`operations.image`: what an `image_generation`, and every other image operation, may ask for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 
 from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.messages import SCHEDULERS, Generate, Ready
-from rbee_sd.operations.body import SHOWN, validate
-from rbee_sd.operations.image import ImageGeneration, order_image
+from rbee_sd.operations.body import validate
+from rbee_sd.operations.generation import ImageGeneration
+from rbee_sd.operations.image import order_image
+from rbee_sd.operations.json_object import SHOWN
 from rbee_sd.operations.limits import MAX_PROMPT, Limits
 from rbee_sd.settings import Settings
 
@@ -298,6 +300,7 @@ def test_the_order_carries_the_request_to_the_engine() -> None:
         width=64,
         height=72,
         scheduler="ddim",
+        priority=-3,
     )
     assert (order.seed, order.priority, order.timeout, order.on_disconnect) == (42, -3, 12, "finish")
     assert order.operation == "image_generation"

@@ -21,8 +21,6 @@ from tests.unit.test_body import MALFORMED
 
 LIMITS = Limits(Settings(), ("demo",), lambda: None)
 CONTRACT = [
-    "image_transform",
-    "image_inpaint",
     "infer",
     *[f"model_{verb}" for verb in ("download", "list", "get", "delete", "load", "unload")],
     *[f"worker_{verb}" for verb in ("spawn", "list", "get", "delete")],
