@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from rbee_sd.errors import RequestError
 
-MAX_MARKS = 200_000
+MAX_MARKS = 100_000
 """Commas, brackets, braces and quotes of a body: no value comes without one. Prompts have them too."""
 MARKS = b',[{"'
 LONG = 64
 """Bytes of a string above which a stand-in goes through the second reading. No name of a field is as long."""
 SHOWN = 100
 """Characters of a wrong value that are shown back."""
+LEVELS = 3
+"""Lists and objects within each other that are shown of one."""
 
 
 class _DuplicateKeyError(ValueError):
@@ -58,8 +61,22 @@ def shown(value: Any) -> Any:
     """A wrong value as it is shown back: shortened."""
     if isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else _json(value)
+    text = value if isinstance(value, str) else orjson.dumps(_start_of(value, LEVELS)).decode()
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+def _start_of(value: Any, levels: int) -> Any:
+    """As much of a list or an object as is going to be shown: the rest may be megabytes, or nested for ever."""
+    if isinstance(value, str):
+        return value[:SHOWN]
+    if not isinstance(value, list | dict):
+        return value
+    if levels == 0:
+        return "…"
+    first = islice(value, SHOWN)
+    if isinstance(value, list):
+        return [_start_of(entry, levels - 1) for entry in first]
+    return {name[:SHOWN]: _start_of(value[name], levels - 1) for name in first}
 
 
 def _without_long_strings(body: bytes) -> bytes:
@@ -91,11 +108,3 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _invalid_json(message: str) -> RequestError:
     return RequestError(400, "invalid_json", message)
-
-
-def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        # orjson reads deeper nesting than it writes.
-        return repr(value)

@@ -66,13 +66,14 @@ def _read(data: bytes) -> tuple[str, int, int]:
 
 def _decoded(text: str) -> bytes:
     start = URL.match(text)
+    if start:
+        text = text[start.end() :]
     try:
-        body = text[start.end() if start else 0 :].encode("ascii")
         if any(character in text for character in WHITE):
-            body = body.translate(None, WHITE.encode())
+            text = text.encode("ascii").translate(None, WHITE.encode()).decode("ascii")
         # The padding says nothing that the length does not; many leave it out.
-        body += b"=" * (-len(body) % 4)
-        return binascii.a2b_base64(body, strict_mode=True)
+        text += "=" * (-len(text) % 4)
+        return binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:
         # UnicodeEncodeError and binascii.Error are kinds of it.
         raise ValueError("not an image in base64, nor a data: URL of one; addresses are not fetched") from error

@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-MAX_CHUNKS = 20_000
+MAX_CHUNKS = 10_000
 """Encoders write the pixels in pieces of some kilobytes."""
 MAX_TEXT = 1024 * 1024
 """Bytes of all texts and profiles, unpacked."""
