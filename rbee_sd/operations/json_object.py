@@ -17,10 +17,10 @@ import orjson
 from rbee_sd.errors import RequestError
 
 MAX_MARKS = 100_000
-"""Commas, brackets, braces and quotes of a body: no value comes without one. Prompts have them too."""
+"""Commas, brackets, braces and quotes of a body: no value comes without one. Those in long strings do not count."""
 MARKS = b',[{"'
 LONG = 64
-"""Bytes of a string above which a stand-in goes through the second reading. No name of a field is as long."""
+"""Bytes of a string above which its outline is a stand-in. No name of a field is as long."""
 SHOWN = 100
 """Characters of a wrong value that are shown back."""
 LEVELS = 3
@@ -33,12 +33,13 @@ class _DuplicateKeyError(ValueError):
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body` (UTF-8, no BOM, no NaN, no duplicate key). Raises 400 `invalid_json`."""
-    if len(body) - len(body.translate(None, MARKS)) > MAX_MARKS:
-        raise _invalid_json("the body holds more values than any request has")
+    outline = _outline(body)
+    if len(outline) - len(outline.translate(None, MARKS)) > MAX_MARKS:
+        raise _too_many()
     try:
         value = orjson.loads(body)
         # orjson keeps the last of two equal keys without a word; what was meant cannot be known.
-        json.loads(_without_long_strings(body), object_pairs_hook=_unique)
+        json.loads(outline, object_pairs_hook=_unique)
     except _DuplicateKeyError as error:
         raise _invalid_json(str(error)) from error
     except (ValueError, RecursionError) as error:
@@ -79,12 +80,15 @@ def _start_of(value: Any, levels: int) -> Any:
     return {name[:SHOWN]: _start_of(value[name], levels - 1) for name in first}
 
 
-def _without_long_strings(body: bytes) -> bytes:
-    """Valid JSON with a short stand-in for each long string; equal ones for equal strings.
+def _outline(body: bytes) -> bytes:
+    """JSON with a short stand-in for each long string; equal ones for equal strings. Raises 400 `invalid_json`.
 
-    Images are megabytes, and json, which only has to find names that appear twice, is slow with them.
+    Images are megabytes, which neither counting values nor finding names that appear twice has to look at. Of what
+    is no JSON the outline is right up to the first error, which is where parsing ends as well.
     """
-    parts = body.split(b'"')
+    parts = body.split(b'"', MAX_MARKS + 1)
+    if len(parts) > MAX_MARKS + 1:
+        raise _too_many()
     inside = False
     for number, part in enumerate(parts):
         # A backslash escapes the quote behind it, unless it is escaped itself: then the string goes on.
@@ -104,6 +108,10 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
             raise _DuplicateKeyError(f"the key '{shown(name)}' appears twice in one object")
         found[name] = value
     return found
+
+
+def _too_many() -> RequestError:
+    return _invalid_json("the body holds more values than any request has")
 
 
 def _invalid_json(message: str) -> RequestError:

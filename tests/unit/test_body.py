@@ -178,6 +178,11 @@ def test_as_many_values_as_may_be_are_parsed() -> None:
     refused(b'{"a":[' + b"1," * (MAX_MARKS - 3) + b"1]}")
 
 
+def test_what_is_in_a_long_text_is_no_value() -> None:
+    text = ",[{" * MAX_MARKS
+    assert parse_object(orjson.dumps({"a": text, "b": [text]})) == {"a": text, "b": [text]}
+
+
 LONG_TEXTS = [
     "x" * (LONG + 1),
     "x" * 8_000_000,
