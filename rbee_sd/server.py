@@ -30,6 +30,7 @@ from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.operations import loras
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.table import Desk
 from rbee_sd.settings import Settings, state_dir_of, worker_url
@@ -63,6 +64,7 @@ class Server:
         self.dispatcher = Dispatcher(self.registry)
         self.watcher = Watcher(self.registry, settings.disconnect_grace)
         self._model = model_name(settings.model)
+        self._loras = loras.scan(settings.lora_dir)
         config = EngineConfig(
             name=self._model,
             model=settings.model,
@@ -86,7 +88,7 @@ class Server:
         )
         self.worker = Worker(engine_main.run, config, self.dispatcher, settings.cancel_timeout)
         self.dispatcher.worker = self.worker
-        limits = Limits(settings, (self._model,), lambda: self.worker.model)
+        limits = Limits(settings, (self._model,), lambda: self.worker.model, tuple(self._loras))
         desk = Desk(self.registry, self.dispatcher, limits, self.status)
         context = Context(settings, Door(settings), self.registry, self.watcher, desk, limits, self.status)
         self._http = CappedServer(

@@ -1,4 +1,7 @@
-"""`rbee-sd generate`: one prompt to one file, by the running worker, or by one of its own where none runs."""
+"""`rbee-sd generate`: a prompt, or an image and a prompt, to a file.
+
+By the running worker, or by one of its own where none runs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rbee_sd import log as logs
-from rbee_sd.cli import options
+from rbee_sd.cli import inputs, options
 from rbee_sd.cli.progress import Progress
 from rbee_sd.client import Client, ClientError
 from rbee_sd.engine.config import model_name
@@ -26,8 +29,11 @@ from rbee_sd.settings import Settings, worker_url
 if TYPE_CHECKING:
     from rbee_sd.server import Server
 
-FIELDS = ("negative_prompt", "steps", "guidance_scale", "seed", "width", "height", "scheduler", "count")
-SETTINGS = ("host", "port", "api_key", "model", "model_config", "device", "dtype", "threads", "fake_pipeline")
+FIELDS = ("negative_prompt", "steps", "guidance_scale", "seed", "width", "height", "scheduler", "count", "strength")
+SETTINGS = (
+    *("host", "port", "api_key", "model", "model_config", "lora_dir", "device", "dtype", "threads"),
+    "fake_pipeline",
+)
 
 
 class GenerateError(Exception):
@@ -40,17 +46,27 @@ class GenerateError(Exception):
 @click.option("--url", help="The worker to use; by default the one at --host and --port, else one of its own.")
 @click.option("-n", "--negative-prompt", help="What the image must not show.")
 @click.option("--steps", type=int, help="Denoise steps.")
-@click.option("--guidance-scale", type=float, help="How closely to follow the prompt.")
+@click.option("--guidance-scale", type=inputs.Number(), help="How closely to follow the prompt.")
 @click.option("--seed", type=int, help="Same seed, same image.")
 @click.option("--width", type=int, help="Pixels, a multiple of 8.")
 @click.option("--height", type=int, help="Pixels, a multiple of 8.")
 @click.option("--scheduler", help="Such as euler or ddim.")
-@click.option("--count", type=int, help="Images to make; the others get -1, -2 … in their names.")
+@click.option("--count", type=int, help="Images to make: out.png, and out-1.png, out-2.png … for the others.")
+@click.option("--image", type=inputs.FILE, help="Image to start from (PNG, JPEG or WebP); the result has its size.")
+@click.option("--mask", type=inputs.FILE, help="Image of the same size as --image: only where it is white is painted.")
+@click.option("--strength", type=inputs.Number(), help="How much of --image is changed, from 0 to 1.")
+@click.option("--lora", "loras", type=inputs.Lora(), multiple=True, help="LoRA to apply; can be given several times.")
 @options.with_settings(SETTINGS)
 def command(prompt: str, output: Path | None, url: str | None, conf: str | None, **flags: Any) -> None:
-    """Make an image of PROMPT, with a progress bar."""
+    """Make an image of PROMPT, with a progress bar.
+
+    With --image that image is changed, with --mask only in part.
+    """
     fields = {name: flags.pop(name) for name in FIELDS}
     wanted = {name: value for name, value in fields.items() if value is not None}
+    wanted |= inputs.operation_on(flags.pop("image"), flags.pop("mask"), wanted)
+    if loras := flags.pop("loras"):
+        wanted["loras"] = list(loras)
     settings = options.read(conf, flags)
     if output is not None and not output.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder {output.parent} to write to")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.messages import SCHEDULERS
-from rbee_sd.operations import limits
-from rbee_sd.operations.table import OPERATIONS
+from rbee_sd.operations import inpaint, limits, transform
+from rbee_sd.operations.table import offered
 
 
 class HealthHandler(BaseHandler):
@@ -42,8 +41,9 @@ class CapabilitiesHandler(BaseHandler):
     """`/v1/capabilities`: what a form or a client may offer."""
 
     def get(self) -> None:
-        """Operations, models, schedulers, limits, and what the model wants by default."""
-        settings, loaded = self.context.settings, self.context.limits.loaded()
+        """Operations, models, schedulers, LoRAs, limits, and what the model wants by default."""
+        settings, accepted = self.context.settings, self.context.limits
+        loaded = accepted.loaded()
         defaults = None
         if loaded is not None:
             defaults = {
@@ -54,10 +54,12 @@ class CapabilitiesHandler(BaseHandler):
             }
         self.answer(
             {
-                "operations": list(OPERATIONS),
-                "models": list(self.context.limits.models),
-                "schedulers": list(SCHEDULERS),
+                "operations": list(offered(accepted)),
+                "models": list(accepted.models),
+                "schedulers": list(accepted.schedulers),
+                "loras": list(accepted.loras),
                 "defaults": defaults,
+                "strengths": {"image_transform": transform.STRENGTH, "image_inpaint": inpaint.STRENGTH},
                 "limits": {
                     "min_side": limits.MIN_SIDE,
                     "max_side": settings.max_side,
@@ -66,6 +68,12 @@ class CapabilitiesHandler(BaseHandler):
                     "max_count": settings.max_count,
                     "max_megapixel_steps": settings.max_megapixel_steps,
                     "max_prompt": limits.MAX_PROMPT,
+                    "max_strength": limits.MAX_STRENGTH,
+                    "max_input_side": limits.MAX_INPUT_SIDE,
+                    "max_input_pixels": limits.MAX_INPUT_PIXELS,
+                    "input_formats": list(limits.INPUT_FORMATS),
+                    "max_loras": limits.MAX_LORAS,
+                    "max_lora_scale": limits.MAX_LORA_SCALE,
                     "max_body": settings.max_body,
                     "queue_size": settings.queue_size,
                     "disconnect_grace": settings.disconnect_grace,

@@ -1,17 +1,23 @@
-"""`image_generation`: images from a prompt. Front process."""
+"""What all image operations share: their fields, the checks across fields, and the order for the engine.
+
+Front process. Each operation adds its own fields in a file of its own.
+"""
 
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from rbee_sd.errors import FieldError
 from rbee_sd.jobs.job import Order
-from rbee_sd.messages import SCHEDULERS, Generate
-from rbee_sd.operations.body import OperationRequest
+from rbee_sd.messages import Generate
+from rbee_sd.operations.body import OperationRequest, Request
 from rbee_sd.operations.limits import (
     MAX_GUIDANCE_SCALE,
+    MAX_LORA_SCALE,
+    MAX_LORAS,
     MAX_PRIORITY,
     MAX_PROMPT,
     MAX_SEED,
@@ -26,12 +32,26 @@ Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 
 # Which setting bounds which field.
 BOUNDS = {"width": "max_side", "height": "max_side", "steps": "max_steps", "count": "max_count"}
+NAMED = 20
+"""Names that a message lists; a folder of LoRAs can hold hundreds."""
 
 
-class ImageGeneration(OperationRequest):
-    """The fields of an `image_generation`. None means: what the loaded model wants."""
+class Lora(Request):
+    """One entry of `loras`."""
 
-    operation: Literal["image_generation"] = "image_generation"
+    name: str
+    scale: float = Field(1.0, ge=-MAX_LORA_SCALE, le=MAX_LORA_SCALE)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        return _one_of(value, limits_of(info.context).loras, "LoRA")
+
+
+class ImageRequest(OperationRequest):
+    """The fields of every image operation. None means: what the loaded model wants."""
+
+    operation: str
     prompt: Prompt = Field(min_length=1, description="What the image shows.")
     negative_prompt: Prompt = Field("", description="What it must not show.")
     steps: int | None = Field(None, ge=1, description="Denoise steps.")
@@ -41,9 +61,11 @@ class ImageGeneration(OperationRequest):
     height: Side | None = Field(None, description="Pixels, a multiple of 8.")
     scheduler: str | None = Field(None, description="One of the names in /v1/capabilities.")
     count: int = Field(1, ge=1, description="Images to make, with consecutive seeds.")
+    loras: list[Lora] = Field([], max_length=MAX_LORAS, description="LoRAs to apply, named in /v1/capabilities.")
     model: str | None = Field(None, description="One of the names in /v1/capabilities.")
     on_disconnect: Literal["cancel", "finish"] = Field("cancel", description="When the last listener has gone.")
-    preview: bool = Field(False, description="Accepted; this version sends no previews.")
+    exclusive: bool = Field(False, description="Its steps are shared with no other job.")
+    preview: bool = Field(False, description="Small pictures on the way, while somebody listens.")
     priority: int = Field(0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Higher runs first.")
     timeout: float | None = Field(None, ge=1, le=MAX_TIMEOUT, description="Seconds of running.")
 
@@ -57,7 +79,7 @@ class ImageGeneration(OperationRequest):
     @field_validator(*BOUNDS)
     @classmethod
     def _within_settings(cls, value: int | None, info: ValidationInfo) -> int | None:
-        limit = getattr(_limits(info).settings, BOUNDS[info.field_name or ""])
+        limit = getattr(limits_of(info.context).settings, BOUNDS[info.field_name or ""])
         if value is not None and value > limit:
             raise ValueError(f"this worker takes at most {limit}")
         return value
@@ -65,36 +87,51 @@ class ImageGeneration(OperationRequest):
     @field_validator("model")
     @classmethod
     def _known_model(cls, value: str, info: ValidationInfo) -> str:
-        names = _limits(info).models
-        if value not in names:
-            raise ValueError(f"no such model; there is {', '.join(names)}")
-        return value
+        return _one_of(value, limits_of(info.context).models, "model")
 
     @field_validator("scheduler")
     @classmethod
-    def _known_scheduler(cls, value: str) -> str:
-        if value not in SCHEDULERS:
-            raise ValueError(f"no such scheduler; there is {', '.join(SCHEDULERS)}")
+    def _known_scheduler(cls, value: str, info: ValidationInfo) -> str:
+        return _one_of(value, limits_of(info.context).schedulers, "scheduler")
+
+    @field_validator("loras")
+    @classmethod
+    def _each_once(cls, value: list[Lora]) -> list[Lora]:
+        if len({lora.name for lora in value}) < len(value):
+            raise ValueError("a LoRA can be applied only once")
         return value
 
-    @model_validator(mode="after")
-    def _within_budget(self, info: ValidationInfo) -> ImageGeneration:
-        limits = _limits(info)
-        width, height, steps = limits.default_work()
-        work = (self.width or width) * (self.height or height) * (self.steps or steps) * self.count / 1e6
+    def crossed(self, context: Any) -> list[FieldError]:
+        """Whether the work of all fields together is within the budget."""
+        limits = limits_of(context)
+        width, height, steps = self.work(limits)
+        work = width * height * steps * self.count / 1e6
         budget = limits.settings.max_megapixel_steps
-        if work > budget:
-            raise ValueError(
-                f"width x height x steps x count is {work:.0f} million; this worker takes {budget:.0f} million a job"
-            )
-        return self
+        if work <= budget:
+            return []
+        text = f"width x height x steps x count is {work:.0f} million; this worker takes {budget:.0f} million a job"
+        return [FieldError("request", "budget", text)]
+
+    def work(self, limits: Limits) -> tuple[int, int, int]:
+        """Width, height and steps of each image, as far as they are known before the engine settles them."""
+        width, height, steps = limits.default_work()
+        return self.width or width, self.height or height, self.steps or steps
+
+    def inputs(self) -> tuple[bytes, ...]:
+        """The image files that go to the engine."""
+        return ()
+
+    def amount(self) -> float | None:
+        """How much of an input image is changed."""
+        return None
 
 
-def order_image(request: ImageGeneration, limits: Limits) -> Order:
+def order_image(request: ImageRequest, limits: Limits) -> Order:
     """The order for an image job. A random seed is settled here, so that a repeat of the job gives the same image."""
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed
     work = Generate(
         job_id="",
+        operation=request.operation,
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         seed=seed,
@@ -104,9 +141,17 @@ def order_image(request: ImageGeneration, limits: Limits) -> Order:
         width=request.width,
         height=request.height,
         scheduler=request.scheduler,
+        strength=request.amount(),
+        loras=tuple(lora.name for lora in request.loras),
+        lora_scales=tuple(lora.scale for lora in request.loras),
+        priority=request.priority,
+        exclusive=request.exclusive,
+        preview=request.preview,
+        inputs=request.inputs(),
     )
     return Order(
         operation=request.operation,
+        # What was sent, but of an image only what it is: clients ask for their jobs again and again.
         request=request.model_dump(exclude_unset=True) | {"operation": request.operation},
         work=work,
         priority=request.priority,
@@ -116,8 +161,16 @@ def order_image(request: ImageGeneration, limits: Limits) -> Order:
     )
 
 
-def _limits(info: ValidationInfo) -> Limits:
-    limits = info.context
-    if not isinstance(limits, Limits):
+def limits_of(context: Any) -> Limits:
+    """The context that image requests are validated with."""
+    if not isinstance(context, Limits):
         raise TypeError("an image request is validated with Limits as context")
-    return limits
+    return context
+
+
+def _one_of(value: str, names: tuple[str, ...], what: str) -> str:
+    # Whatever the name looks like, it is only compared: nothing is looked up by it.
+    if value not in names:
+        listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+        raise ValueError(f"no such {what}; there is {listed or 'none'}")
+    return value

@@ -1,11 +1,11 @@
-"""What this worker accepts: bounds from the settings, names from the model. Front process."""
+"""What this worker accepts: bounds from the settings, names from the model and the LoRA folder. Front process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rbee_sd.messages import Ready
+from rbee_sd.messages import OPERATIONS, SCHEDULERS, Ready
 from rbee_sd.settings import Settings
 
 MIN_SIDE = 64
@@ -16,17 +16,39 @@ MAX_SEED = 2**63 - 1
 MAX_GUIDANCE_SCALE = 50.0
 MAX_PRIORITY = 100
 MAX_TIMEOUT = 86_400.0
+MAX_STRENGTH = 1.0
+MAX_LORAS = 8
+"""LoRAs of one job."""
+MAX_LORA_SCALE = 4.0
+"""And as much below zero."""
+MAX_INPUT_SIDE = 8192
+MAX_INPUT_PIXELS = 8192 * 4096
+"""Of an input image: what it takes to decode it, whatever becomes of it then."""
+INPUT_FORMATS = ("png", "jpeg", "webp")
 FALLBACK_SIDE = 512
 FALLBACK_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Passed to every validation. `loaded` tells what the model wants, once it is loaded."""
+    """Passed to every validation. `loaded` tells what the model wants and can do, once it is loaded."""
 
     settings: Settings
     models: tuple[str, ...]
     loaded: Callable[[], Ready | None]
+    loras: tuple[str, ...] = ()
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What images may be made from: what the model does, or everything until that is known."""
+        ready = self.loaded()
+        return OPERATIONS if ready is None else ready.operations
+
+    @property
+    def schedulers(self) -> tuple[str, ...]:
+        """Those the model takes, or all until that is known."""
+        ready = self.loaded()
+        return SCHEDULERS if ready is None else ready.schedulers
 
     def default_work(self) -> tuple[int, int, int]:
         """Width, height and steps of a request that leaves them open: the model's, or a guess until it is loaded."""

@@ -14,10 +14,14 @@ from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.job import Job, Order
 from rbee_sd.jobs.registry import JobRegistry
-from rbee_sd.operations.body import Request, digest_of, invalid, parse_object, validate
-from rbee_sd.operations.image import ImageGeneration, order_image
+from rbee_sd.operations.body import Request, invalid, validate
+from rbee_sd.operations.generation import ImageGeneration
+from rbee_sd.operations.image import ImageRequest, order_image
+from rbee_sd.operations.inpaint import ImageInpaint
+from rbee_sd.operations.json_object import digest_of, parse_object
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.status import Status, order_status
+from rbee_sd.operations.transform import ImageTransform
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,22 @@ class Operation:
 
 OPERATIONS = {
     "image_generation": Operation(ImageGeneration, order_image),
+    "image_transform": Operation(ImageTransform, order_image),
+    "image_inpaint": Operation(ImageInpaint, order_image),
     "status": Operation(Status, order_status),
 }
 DEFAULT = "image_generation"
 """What a request without `operation` but with `prompt` means."""
+
+
+def offered(limits: Limits) -> dict[str, Operation]:
+    """The operations that this worker does: of those that make images, what the loaded model can."""
+    images = limits.operations
+    return {
+        name: operation
+        for name, operation in OPERATIONS.items()
+        if name in images or not issubclass(operation.request, ImageRequest)
+    }
 
 
 class Desk:
@@ -53,7 +69,7 @@ class Desk:
         digest = b"" if key is None else digest_of(fields)
         if key is not None and (before := self._registry.repeated(key, digest)) is not None:
             return before
-        operation = _look_up(fields)
+        operation = _look_up(fields, offered(self._limits))
         request = validate(operation.request, fields, self._limits)
         job = self._registry.accept(operation.order(request, self._limits), key, digest)
         if job.order.work is not None:
@@ -66,15 +82,15 @@ class Desk:
         self._registry.complete(job, result=self._status())
 
 
-def _look_up(fields: dict[str, Any]) -> Operation:
+def _look_up(fields: dict[str, Any], operations: dict[str, Operation]) -> Operation:
     if "job_id" in fields:
         raise invalid([FieldError("job_id", "server_made", "the server makes the id; leave the field out")])
     name = fields.get("operation", DEFAULT if "prompt" in fields else None)
-    known = ", ".join(OPERATIONS)
+    known = ", ".join(operations)
     if name is None:
         raise invalid([FieldError("operation", "missing", f"say which operation: {known}")])
-    if not isinstance(name, str) or name not in OPERATIONS:
+    if not isinstance(name, str) or name not in operations:
         text = f"this worker does not do that operation; it does {known}"
         wrong = FieldError("operation", "unsupported", text, str(name)[:100])
         raise RequestError(400, "unsupported_operation", text, fields=[wrong])
-    return OPERATIONS[name]
+    return operations[name]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from rbee_sd.messages import SCHEDULERS
-from tests.conftest import Client, Faults, eventually
+from rbee_sd.server import Server
+from tests.conftest import Client, Faults, MakeServer, eventually
 from tests.http.views import error_of, running, works
 
 
@@ -71,6 +74,31 @@ async def test_health_answers_while_the_engine_hangs(client: Client, faults: Fau
     for _ in range(20):
         assert (await client.http.get("/health", timeout=1)).status_code == 200
     faults.off("hang")
+
+
+@pytest.fixture
+def client_with_loras(make_server: MakeServer, connect: Callable[[Server], Client], tmp_path: Path) -> Client:
+    """A client of a worker with two LoRAs."""
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    for name in ("watercolour", "pixel art"):
+        (folder / f"{name}.safetensors").touch()
+    return connect(make_server(lora_dir=str(folder)))
+
+
+async def test_capabilities_name_what_input_images_and_loras_may_be(client_with_loras: Client) -> None:
+    client = client_with_loras
+    offer = (await client.http.get("/v1/capabilities")).json()
+    assert offer["operations"] == ["image_generation", "image_transform", "image_inpaint", "status"]
+    assert offer["loras"] == ["pixel art", "watercolour"]
+    assert offer["strengths"] == {"image_transform": 0.8, "image_inpaint": 1.0}
+    limits = offer["limits"]
+    assert limits["max_strength"] == 1.0
+    assert (limits["max_input_side"], limits["max_input_pixels"]) == (8192, 33_554_432)
+    assert limits["input_formats"] == ["png", "jpeg", "webp"]
+    assert (limits["max_loras"], limits["max_lora_scale"]) == (8, 4.0)
+    loras = [{"name": name, "scale": limits["max_lora_scale"]} for name in offer["loras"]]
+    assert (await client.ended(await client.submit(loras=loras, steps=1)))["request"]["loras"] == loras
 
 
 @pytest.mark.settings(max_side=512, max_steps=30, max_count=2, queue_size=7)

@@ -1,7 +1,8 @@
-"""`operations.body`: what is JSON to us, and errors that name every wrong field."""
+"""`operations.json_object` and `body`: what is JSON to us, and errors that name every wrong field."""
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,8 +10,9 @@ import orjson
 import pytest
 from pydantic import Field
 
-from rbee_sd.errors import RequestError
-from rbee_sd.operations.body import MAX_FIELDS, SHOWN, Request, parse_object, validate
+from rbee_sd.errors import FieldError, RequestError
+from rbee_sd.operations.body import MAX_FIELDS, Request, validate
+from rbee_sd.operations.json_object import LONG, MAX_MARKS, SHOWN, digest_of, parse_object
 from tests.unit.conftest import seeded
 
 
@@ -21,6 +23,16 @@ class Sample(Request):
     number: int = Field(1, ge=0, le=10)
     size: float | None = None
     flag: bool = False
+
+
+class Renamed(Sample):
+    """A request with two fields that had other names before."""
+
+    aliases = {"old_name": "name", "older_name": "name", "amount": "number"}  # noqa: RUF012
+
+    def crossed(self, context: Any) -> list[FieldError]:
+        """Refuses a number that is longer than the name."""
+        return [FieldError("number", "long", "too long")] if self.number > len(self.name) else []
 
 
 def refused(body: bytes) -> RequestError:
@@ -41,10 +53,10 @@ def parsed_or_refused(body: bytes) -> bool:
         return (error.status, error.code) == (400, "invalid_json")
 
 
-def wrong(fields: dict[str, Any]) -> dict[str, str]:
+def wrong(fields: dict[str, Any], model: type[Request] = Sample) -> dict[str, str]:
     """The constraint that each wrong field broke, by field; fails when one is named twice."""
     with pytest.raises(RequestError) as caught:
-        validate(Sample, fields, None)
+        validate(model, fields, None)
     error = caught.value
     assert (error.status, error.code) == (400, "invalid_request")
     named = [field.field for field in error.fields]
@@ -143,6 +155,69 @@ def test_a_duplicate_among_very_many_keys_is_found_at_once() -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": [%s1]}' % (b"[]," * 11_000_000),
+        b'{%s"b": 1}' % (b'"a":1,' * 5_500_000),
+        b'{"a": [%s1]}' % ((b"[" * 900 + b"]" * 900 + b",") * 18_000),
+        b'{"a": [%s1]}' % (b"1," * 16_000_000),
+        b'{"a": "%s"}' % (rb"\"" * 16_000_000),
+    ],
+    ids=["lists", "names", "deep lists", "numbers", "quotes"],
+)
+def test_32_mib_of_very_many_values_are_refused_before_they_are_made(body: bytes) -> None:
+    began = time.monotonic()
+    assert "more values" in refused(body).message
+    assert time.monotonic() - began < 0.5
+
+
+def test_as_many_values_as_may_be_are_parsed() -> None:
+    # Two quotes and a bracket are marks as well.
+    assert len(parse_object(b'{"a":[' + b"1," * (MAX_MARKS - 4) + b"1]}")["a"]) == MAX_MARKS - 3
+    refused(b'{"a":[' + b"1," * (MAX_MARKS - 3) + b"1]}")
+
+
+def test_what_is_in_a_long_text_is_no_value() -> None:
+    text = ",[{" * MAX_MARKS
+    assert parse_object(orjson.dumps({"a": text, "b": [text]})) == {"a": text, "b": [text]}
+
+
+LONG_TEXTS = [
+    "x" * (LONG + 1),
+    "x" * 8_000_000,
+    "🎉" * 1000,
+    "\\" * 1000,
+    '\\"' * 1000,
+    '"' * 1000,
+    "x" * 1000 + "\\",
+    "x" * 1000 + '"',
+    '", "a": "' * 1000,
+    "[{,:" * 1000,
+    "\n\u2028\0" * 1000,
+]
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS, ids=range(len(LONG_TEXTS)))
+def test_long_texts_come_through_and_hide_no_key_that_appears_twice(text: str) -> None:
+    for fields in ({"a": text}, {text: "a"}, {"a": [text, {"b": text}], "c": text}, {"a": text, text: {text: 1}}):
+        assert parse_object(orjson.dumps(fields)) == fields
+        # Written in another way: escaped, and with white space.
+        assert parse_object(json.dumps(fields, separators=(" , ", " : ")).encode()) == fields
+    whole = orjson.dumps({"a": text, "b": text, "c": {"d": text}})
+    assert "'b'" in refused(whole[:-1] + b',"b":1}').message
+    assert "'d'" in refused(whole[:-2] + b',"d":1}}').message
+    name = orjson.dumps(text)
+    assert "twice" in refused(b"{%s: 1, %s: 2}" % (name, name)).message
+
+
+def test_an_image_of_8_mib_is_parsed_and_hashed_at_once() -> None:
+    body = orjson.dumps({"prompt": "🎉", "image": "iVBORw0KGgo" * 760_000})
+    began = time.monotonic()
+    digest_of(parse_object(body))
+    assert time.monotonic() - began < 0.5
+
+
 @pytest.mark.parametrize("depth", [1, 50, 200, 254, 255, 300, 500, 900, 990, 1000, 1020, 1024, 1100, 5000])
 def test_any_depth_is_parsed_or_refused(depth: int) -> None:
     body = b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
@@ -186,6 +261,29 @@ def test_a_good_request_is_what_was_sent() -> None:
 def test_every_wrong_field_is_named_at_once() -> None:
     fields = {"name": 1, "number": 11, "size": "2", "flag": 1, "other": {}, "more": [1]}
     assert set(wrong(fields)) == set(fields)
+
+
+def test_older_names_mean_the_same_fields() -> None:
+    assert validate(Renamed, {"old_name": "abc", "amount": 2}, None) == Renamed(name="abc", number=2)
+    assert validate(Renamed, {"name": "abc"}, None).model_dump(exclude_unset=True) == {"name": "abc"}
+
+
+def test_a_wrong_field_is_named_as_it_was_sent() -> None:
+    assert wrong({"old_name": 1, "amount": 11}, Renamed) == {"old_name": "string_type", "amount": "less_than_equal"}
+    assert wrong({"amount": None}, Renamed) == {"amount": "not_null", "name": "missing"}
+    assert wrong({"old_name": None}, Renamed) == {"old_name": "not_null"}
+
+
+def test_a_field_under_two_names_is_refused() -> None:
+    assert wrong({"old_name": "a", "name": "a"}, Renamed) == {"name": "sent_twice"}
+    found = wrong({"name": "a", "old_name": "b", "older_name": None, "number": 11}, Renamed)
+    assert found == {"old_name": "sent_twice", "older_name": "sent_twice", "number": "less_than_equal"}
+
+
+def test_fields_that_are_wrong_together_are_told_once_each_is_right() -> None:
+    assert wrong({"name": "a", "number": 2}, Renamed) == {"number": "long"}
+    assert wrong({"name": "a", "number": 11}, Renamed) == {"number": "less_than_equal"}
+    assert wrong({"name": "a", "number": 2, "size": None}, Renamed) == {"size": "not_null"}
 
 
 def test_missing_unknown_and_null_fields_are_told_apart() -> None:
@@ -235,7 +333,9 @@ def test_only_text_is_text(value: Any) -> None:
     assert set(wrong({"name": value})) == {"name"}
 
 
-@pytest.mark.parametrize("value", ["x" * 100_000, ["x"] * 100_000, {"x" * 100_000: 1}, "🎉" * 5000])
+@pytest.mark.parametrize(
+    "value", ["x" * 100_000, ["x"] * 100_000, {"x" * 100_000: 1}, "🎉" * 5000, [{"a": ["x" * 99]}]]
+)
 def test_a_wrong_value_is_shown_shortened(value: Any) -> None:
     with pytest.raises(RequestError) as caught:
         validate(Sample, {"name": "a", "number": value}, None)

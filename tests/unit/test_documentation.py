@@ -49,6 +49,12 @@ def test_every_operation_is_documented() -> None:
         assert f"### {name}\n" in API
 
 
+def test_every_field_is_documented_and_every_older_name_of_one() -> None:
+    for name, operation in OPERATIONS.items():
+        for field in {*operation.request.model_fields, *operation.request.aliases}:
+            assert f"`{field}`" in API, (name, field)
+
+
 def test_every_event_is_documented() -> None:
     emitted = {name for text in SOURCES.values() for name in re.findall(r'\.emit\("(\w+)"|State\.\w+, "(\w+)"', text)}
     names = {name for pair in emitted for name in pair if name}

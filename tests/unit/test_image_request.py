@@ -1,20 +1,24 @@
-"""`operations.image`: what an `image_generation` may ask for."""
+"""`operations.image`: what an `image_generation`, and every other image operation, may ask for."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.messages import SCHEDULERS, Generate, Ready
-from rbee_sd.operations.body import SHOWN, validate
-from rbee_sd.operations.image import ImageGeneration, order_image
+from rbee_sd.operations.body import validate
+from rbee_sd.operations.generation import ImageGeneration
+from rbee_sd.operations.image import order_image
+from rbee_sd.operations.json_object import SHOWN
 from rbee_sd.operations.limits import MAX_PROMPT, Limits
 from rbee_sd.settings import Settings
 
 READY = Ready("demo", "sd", "cpu", "float32", 1, 128, 96, 10, 5.0)
-LIMITS = Limits(Settings(), ("demo",), lambda: READY)
+LORAS = ("pixel art", "watercolour")
+LIMITS = Limits(Settings(), ("demo",), lambda: READY, LORAS)
 PATHS = [
     "../x",
     "/etc/passwd",
@@ -130,6 +134,15 @@ def test_the_request_of_the_contract_is_accepted() -> None:
         ("on_disconnect", True),
         ("preview", 1),
         ("preview", "true"),
+        ("exclusive", 1),
+        ("exclusive", None),
+        ("loras", "watercolour"),
+        ("loras", {"name": "watercolour"}),
+        ("loras", [{"name": "watercolour"}, {"name": "watercolour", "scale": 0.5}]),
+        ("loras", [{"name": "watercolour"}] * 9),
+        ("strength", 0.5),
+        ("image", "aGVsbG8="),
+        ("init_image", "aGVsbG8="),
         ("priority", 101),
         ("priority", -101),
         ("priority", 0.0),
@@ -179,6 +192,8 @@ def test_a_wrong_value_is_refused_and_only_its_field_named(name: str, value: Any
         ("timeout", 86_400.0),
         ("on_disconnect", "finish"),
         ("preview", False),
+        ("exclusive", True),
+        ("loras", []),
         ("worker_id", ""),
         *[("scheduler", name) for name in SCHEDULERS],
     ],
@@ -235,6 +250,65 @@ def test_a_scheduler_named_like_a_path_gets_the_same_answer_as_an_unknown_one(na
     assert all(known in strange.message for known in SCHEDULERS)
 
 
+def test_loras_go_to_the_engine_in_their_order() -> None:
+    loras = [{"name": "watercolour", "scale": -4}, {"name": "pixel art"}]
+    order = order_image(accept(loras=loras), LIMITS)
+    assert order.work is not None
+    assert (order.work.loras, order.work.lora_scales) == (("watercolour", "pixel art"), (-4.0, 1.0))
+    assert order.request["loras"] == loras
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({}, "loras.0.name"),
+        ({"name": 1}, "loras.0.name"),
+        ({"name": None}, "loras.0.name"),
+        ({"name": "watercolour", "scale": 4.01}, "loras.0.scale"),
+        ({"name": "watercolour", "scale": -4.01}, "loras.0.scale"),
+        ({"name": "watercolour", "scale": "1"}, "loras.0.scale"),
+        ({"name": "watercolour", "scale": True}, "loras.0.scale"),
+        ({"name": "watercolour", "scale": None}, "loras.0.scale"),
+        ({"name": "watercolour", "path": "x"}, "loras.0.path"),
+        ("watercolour", "loras.0"),
+        (None, "loras.0"),
+    ],
+)
+def test_a_wrong_lora_is_named_with_its_place(entry: Any, field: str) -> None:
+    assert set(errors(loras=[entry, {"name": "pixel art"}])) == {field}
+
+
+@pytest.mark.parametrize("name", [*PATHS, "Watercolour", "watercolour.safetensors", "pixel_art"])
+def test_a_lora_named_like_a_path_gets_the_same_answer_as_an_unknown_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was opened")
+
+    with monkeypatch.context() as patch:
+        for place in ("builtins.open", "os.open", "os.stat", "os.scandir"):
+            patch.setattr(place, opened)
+        unknown = errors(loras=[{"name": "unknown"}])["loras.0.name"]
+        strange = errors(loras=[{"name": name}])["loras.0.name"]
+    assert (strange.constraint, strange.message) == (unknown.constraint, unknown.message)
+    assert strange.message == "no such LoRA; there is pixel art, watercolour"
+
+
+def test_very_many_loras_are_not_all_listed_in_a_message() -> None:
+    many = replace(LIMITS, loras=tuple(f"lora {number}" for number in range(1000)))
+    assert len(errors(many, loras=[{"name": "x"}])["loras.0.name"].message) < 300
+    none = replace(LIMITS, loras=())
+    assert errors(none, loras=[{"name": "x"}])["loras.0.name"].message == "no such LoRA; there is none"
+
+
+def test_a_loaded_model_takes_its_own_schedulers_only() -> None:
+    ready = replace(READY, schedulers=("euler", "ddim"))
+    limits = replace(LIMITS, loaded=lambda: ready)
+    accept(limits, scheduler="ddim")
+    assert errors(limits, scheduler="heun")["scheduler"].message == "no such scheduler; there is euler, ddim"
+    accept(replace(LIMITS, loaded=lambda: None), scheduler="heun")
+
+
 @pytest.mark.parametrize(("field", "setting"), [("steps", "max_steps"), ("count", "max_count")])
 def test_settings_bound_the_fields(field: str, setting: str) -> None:
     limits = limited(**{setting: 3})
@@ -285,6 +359,8 @@ def test_the_order_carries_the_request_to_the_engine() -> None:
         on_disconnect="finish",
         priority=-3,
         timeout=12,
+        exclusive=True,
+        preview=True,
     )
     order = order_image(request, LIMITS)
     assert order.work == Generate(
@@ -298,6 +374,9 @@ def test_the_order_carries_the_request_to_the_engine() -> None:
         width=64,
         height=72,
         scheduler="ddim",
+        priority=-3,
+        exclusive=True,
+        preview=True,
     )
     assert (order.seed, order.priority, order.timeout, order.on_disconnect) == (42, -3, 12, "finish")
     assert order.operation == "image_generation"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,17 +13,17 @@ from rbee_sd.errors import RequestError
 from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.job import State
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.messages import Ready
 from rbee_sd.operations.limits import Limits
-from rbee_sd.operations.table import OPERATIONS, Desk
+from rbee_sd.operations.table import OPERATIONS, Desk, offered
 from rbee_sd.settings import Settings
 from tests.conftest import eventually
+from tests.pictures import picture, text
 from tests.unit.conftest import MakeRegistry, ScriptedSeats, bodies, names
 from tests.unit.test_body import MALFORMED
 
 LIMITS = Limits(Settings(), ("demo",), lambda: None)
 CONTRACT = [
-    "image_transform",
-    "image_inpaint",
     "infer",
     *[f"model_{verb}" for verb in ("download", "list", "get", "delete", "load", "unload")],
     *[f"worker_{verb}" for verb in ("spawn", "list", "get", "delete")],
@@ -220,3 +221,41 @@ async def test_errors_name_no_path_and_are_json(desk: Desk) -> None:
         assert "rbee_sd" not in error.message
         assert "Traceback" not in error.message
         orjson.dumps([[field.field, field.constraint, field.message, field.value] for field in error.fields])
+
+
+async def test_a_loaded_model_restricts_the_operations_and_those_it_does_are_named(
+    registry: JobRegistry, dispatcher: Dispatcher
+) -> None:
+    ready = Ready("demo", "sd", "cpu", "float32", 1, 64, 64, 20, 7.5, operations=("image_inpaint",))
+    desk = Desk(registry, dispatcher, replace(LIMITS, loaded=lambda: ready), dict)
+    for fields in ({"prompt": "a"}, {"operation": "image_transform", "prompt": "a"}):
+        error = refused(desk, fields)
+        assert (error.status, error.code) == (400, "unsupported_operation")
+        assert error.message.endswith("it does image_inpaint, status")
+    assert set(offered(replace(LIMITS, loaded=lambda: ready))) == {"image_inpaint", "status"}
+    assert set(offered(LIMITS)) == set(OPERATIONS)
+    assert refused(desk, {"operation": "image_inpaint"}).code == "invalid_request"
+
+
+async def test_a_repeat_with_the_same_images_is_the_same_job(desk: Desk, registry: JobRegistry) -> None:
+    red, blue = text(picture()), text(picture("JPEG"))
+    body = {"operation": "image_transform", "prompt": "a", "image": red}
+    job = desk.submit(orjson.dumps(body), "key")
+    assert desk.submit(orjson.dumps(dict(reversed(body.items()))), "key") is job
+    assert refused(desk, body | {"image": blue}, "key").status == 409
+    assert registry.live() == [job]
+
+
+async def test_a_job_shows_what_its_images_are_and_not_the_images(desk: Desk, registry: JobRegistry) -> None:
+    image, mask = picture(), picture("PNG", mode="L")
+    fields = {"operation": "image_inpaint", "prompt": "a", "init_image": text(image), "mask_image": text(mask)}
+    job = desk.submit(orjson.dumps(fields))
+    assert job.order.work is not None
+    assert job.order.work.inputs == (image, mask)
+    view = orjson.loads(orjson.dumps(registry.view(job)))
+    assert view["request"] == {
+        "operation": "image_inpaint",
+        "prompt": "a",
+        "image": f"png, 96 x 64, {len(image)} bytes",
+        "mask": f"png, 96 x 64, {len(mask)} bytes",
+    }

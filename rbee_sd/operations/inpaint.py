@@ -1,0 +1,37 @@
+"""`image_inpaint`: the white parts of a mask painted anew. Front process."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rbee_sd.errors import FieldError
+from rbee_sd.operations.input_image import Input, InputImageRequest, Strength
+
+STRENGTH = 1.0
+
+
+class ImageInpaint(InputImageRequest):
+    """The fields of an `image_inpaint`."""
+
+    aliases: ClassVar[dict[str, str]] = {**InputImageRequest.aliases, "mask_image": "mask"}
+
+    operation: Literal["image_inpaint"]
+    mask: Input = Field(description="Of the image's size; white is painted anew, black is kept.")
+    strength: Strength = Field(STRENGTH, description="How much the white parts are changed.")
+
+    def crossed(self, context: Any) -> list[FieldError]:
+        """Also whether the mask fits the image."""
+        wrong = super().crossed(context)
+        if (self.mask.width, self.mask.height) != (self.image.width, self.image.height):
+            text = (
+                f"the mask is {self.mask.width} x {self.mask.height}, "
+                f"the image {self.image.width} x {self.image.height}; they must be of one size"
+            )
+            wrong.append(FieldError("mask", "size", text, str(self.mask)))
+        return wrong
+
+    def inputs(self) -> tuple[bytes, ...]:
+        """The files of image and mask."""
+        return (self.image.data, self.mask.data)

@@ -1,0 +1,60 @@
+"""What the operations on an input image share: the image, how much of it is changed, and the size that follows.
+
+Front process. Of the image only the header is read here; it is decoded in the engine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, PlainSerializer, PlainValidator
+
+from rbee_sd.errors import FieldError
+from rbee_sd.operations.image import ImageRequest, limits_of
+from rbee_sd.operations.limits import MAX_STRENGTH, MIN_SIDE, MULTIPLE, Limits
+from rbee_sd.operations.picture import Picture, picture_in
+
+# Echoed as what it is, not as its megabytes.
+Input = Annotated[Picture, PlainValidator(picture_in), PlainSerializer(str)]
+Strength = Annotated[float, Field(gt=0, le=MAX_STRENGTH)]
+
+
+class InputImageRequest(ImageRequest):
+    """`width` and `height` left out mean the image's own, rounded down to multiples of 8; the engine settles them."""
+
+    aliases: ClassVar[dict[str, str]] = {"input_image": "image", "init_image": "image"}
+
+    image: Input = Field(description="PNG, JPEG or WebP, in base64 or as a data: URL.")
+    strength: Strength
+
+    def crossed(self, context: Any) -> list[FieldError]:
+        """Whether any step is left to do, and whether the image's size is one that can be made."""
+        limits = limits_of(context)
+        width, height, steps = self.work(limits)
+        wrong = []
+        if steps < 1:
+            text = f"{self.strength:g} of the steps is less than one; ask for more steps or more strength"
+            wrong.append(FieldError("strength", "no_step", text, self.strength))
+        largest = limits.settings.max_side
+        if not (MIN_SIDE <= width <= largest and MIN_SIDE <= height <= largest):
+            text = (
+                f"at {self.image.width} x {self.image.height} it cannot say how large the result shall be "
+                f"({MIN_SIDE} to {largest}); give width and height"
+            )
+            wrong.append(FieldError("image", "size", text, str(self.image)))
+        return wrong or super().crossed(context)
+
+    def work(self, limits: Limits) -> tuple[int, int, int]:
+        """Size and steps of each image; the part of the steps that `strength` leaves, counted as diffusers does."""
+        _, _, steps = super().work(limits)
+        width = self.width or self.image.width // MULTIPLE * MULTIPLE
+        height = self.height or self.image.height // MULTIPLE * MULTIPLE
+        return width, height, int(steps * self.strength)
+
+    def inputs(self) -> tuple[bytes, ...]:
+        """The image's file."""
+        return (self.image.data,)
+
+    def amount(self) -> float | None:
+        """The strength."""
+        return self.strength
