@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from tornado.ioloop import PeriodicCallback
@@ -58,10 +59,14 @@ class Server:
         self._hurry = asyncio.Event()
         self.images = ImageFiles(self._state_dir / "images")
         self.registry = JobRegistry(
-            self.images, queue_size=settings.queue_size, ttl=settings.job_ttl, history=settings.job_history
+            self.images,
+            queue_size=settings.queue_size,
+            queue_bytes=settings.queue_bytes,
+            ttl=settings.job_ttl,
+            history=settings.job_history,
         )
-        self.dispatcher = Dispatcher(self.registry)
         self.watcher = Watcher(self.registry, settings.disconnect_grace)
+        self.dispatcher = Dispatcher(self.registry, self.watcher)
         self._model = model_name(settings.model)
         config = EngineConfig(
             name=self._model,
@@ -78,7 +83,9 @@ class Server:
         self.dispatcher.worker = self.worker
         limits = Limits(settings, (self._model,), lambda: self.worker.model)
         desk = Desk(self.registry, self.dispatcher, limits, self.status)
-        context = Context(settings, Door(settings), self.registry, self.watcher, desk, limits, self.status)
+        context = Context(
+            settings, Door(settings), self.registry, self.watcher, desk, limits, self.status, self.batching
+        )
         self._http = CappedServer(
             make_application(context),
             max_header_size=MAX_HEADER,
@@ -153,7 +160,7 @@ class Server:
         worker = self.worker
         reason = "draining" if self.registry.draining else str(worker.health)
         ready = reason == Health.READY
-        model = worker.model
+        model, pulse = worker.model, worker.pulse
         return {
             "ready": ready,
             "reason": None if ready else reason,
@@ -166,12 +173,19 @@ class Server:
                 "pid": worker.pid,
                 "starts": worker.starts,
                 "jobs": worker.in_flight,
-                "forwards": worker.forwards,
+                "forwards": pulse.forwards,
+                "rows": pulse.rows,
+                "busy": round(pulse.worked / pulse.elapsed, 3) if pulse.elapsed else 0.0,
             },
             "jobs": self.registry.counts(),
             "queue": {"waiting": len(self.registry.queue), "size": self.settings.queue_size},
             "listeners": self.watcher.total,
         }
+
+    def batching(self) -> dict[str, Any]:
+        """How many jobs the engine works on at once, and what sharing a forward costs, for `/v1/capabilities`."""
+        model = self.worker.model
+        return {"jobs": model.capacity if model else None, "shapes": [asdict(each) for each in self.worker.curves]}
 
     def _signalled(self, number: int) -> None:
         log.info("%s received", signal.Signals(number).name)

@@ -58,6 +58,7 @@ class CapabilitiesHandler(BaseHandler):
                 "models": list(self.context.limits.models),
                 "schedulers": list(SCHEDULERS),
                 "defaults": defaults,
+                "batching": self.context.batching(),
                 "limits": {
                     "min_side": limits.MIN_SIDE,
                     "max_side": settings.max_side,
