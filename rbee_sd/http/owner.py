@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-
-from tornado.httputil import HTTPServerRequest
+from collections.abc import Mapping
 
 from rbee_sd.http.door import is_loopback
 
@@ -17,16 +16,15 @@ from rbee_sd.http.door import is_loopback
 ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}", re.ASCII)
 
 
-def owner_of(request: HTTPServerRequest) -> str:
-    """The client's address; behind a proxy on this machine, the one that the proxy names.
+def owner_of(peer: str | None, headers: Mapping[str, str]) -> str:
+    """The address of a connection's `peer`; of a proxy's on this machine, the one that the proxy names.
 
     Only from there: anybody else who names an address would be believed to be somebody else each time.
     """
-    peer = request.remote_ip or ""
-    if not is_loopback(peer):
-        return peer
-    forwarded = request.headers.get("X-Forwarded-For", "").partition(",")[0]
-    return _address(forwarded) or _address(request.headers.get("X-Real-IP", "")) or peer
+    if peer is None or not is_loopback(peer):
+        return peer or ""
+    forwarded = headers.get("X-Forwarded-For", "").partition(",")[0]
+    return _address(forwarded) or _address(headers.get("X-Real-IP", "")) or peer
 
 
 def _address(text: str) -> str | None:
