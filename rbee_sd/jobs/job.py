@@ -122,9 +122,8 @@ class Job:
         """What an image looks like after `step` steps. Takes the place of the preview before it."""
         self._drop_preview(index)
         image = base64.b64encode(jpeg).decode()
-        self.previews[index] = self.emit(
-            "preview", index=index, step=step, total=self.total, format="jpeg", image_base64=image
-        )
+        data = {"index": index, "step": step, "total": self.total, "format": "jpeg", "image_base64": image}
+        self.previews[index] = self.emit("preview", **data)
 
     def finish(self, state: State, name: str, **data: Any) -> bool:
         """End the job with its terminal event; False, and no change, if it has ended before."""

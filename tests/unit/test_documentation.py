@@ -52,7 +52,7 @@ def test_every_operation_is_documented() -> None:
 def test_every_event_is_documented() -> None:
     emitted = {name for text in SOURCES.values() for name in re.findall(r'\.emit\("(\w+)"|State\.\w+, "(\w+)"', text)}
     names = {name for pair in emitted for name in pair if name}
-    assert names == {"queued", "started", "narration", "progress", "complete", "error", "cancelled"}
+    assert names == {"queued", "started", "narration", "progress", "preview", "complete", "error", "cancelled"}
     for name in names:
         assert f"\n| `{name}` |" in API
 
