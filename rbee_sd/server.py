@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from tornado.ioloop import PeriodicCallback
@@ -59,10 +60,14 @@ class Server:
         self._hurry = asyncio.Event()
         self.images = ImageFiles(self._state_dir / "images")
         self.registry = JobRegistry(
-            self.images, queue_size=settings.queue_size, ttl=settings.job_ttl, history=settings.job_history
+            self.images,
+            queue_size=settings.queue_size,
+            queue_bytes=settings.queue_bytes,
+            ttl=settings.job_ttl,
+            history=settings.job_history,
         )
-        self.dispatcher = Dispatcher(self.registry)
         self.watcher = Watcher(self.registry, settings.disconnect_grace)
+        self.dispatcher = Dispatcher(self.registry, self.watcher)
         self._model = model_name(settings.model)
         self._loras = loras.scan(settings.lora_dir)
         config = EngineConfig(
@@ -77,6 +82,7 @@ class Server:
             compiler="inductor" if settings.compile else "",
             vae_tiling=settings.vae_tiling,
             taesd=settings.taesd,
+            loras=tuple((name, str(file)) for name, file in self._loras.items()),
             max_jobs=settings.max_jobs,
             max_rows=settings.max_rows,
             measured_rows=settings.measured_rows,
@@ -90,7 +96,9 @@ class Server:
         self.dispatcher.worker = self.worker
         limits = Limits(settings, (self._model,), lambda: self.worker.model, tuple(self._loras))
         desk = Desk(self.registry, self.dispatcher, limits, self.status)
-        context = Context(settings, Door(settings), self.registry, self.watcher, desk, limits, self.status)
+        context = Context(
+            settings, Door(settings), self.registry, self.watcher, desk, limits, self.status, self.batching
+        )
         self._http = CappedServer(
             make_application(context),
             max_header_size=MAX_HEADER,
@@ -165,7 +173,7 @@ class Server:
         worker = self.worker
         reason = "draining" if self.registry.draining else str(worker.health)
         ready = reason == Health.READY
-        model = worker.model
+        model, pulse = worker.model, worker.pulse
         return {
             "ready": ready,
             "reason": None if ready else reason,
@@ -178,12 +186,19 @@ class Server:
                 "pid": worker.pid,
                 "starts": worker.starts,
                 "jobs": worker.in_flight,
-                "forwards": worker.forwards,
+                "forwards": pulse.forwards,
+                "rows": pulse.rows,
+                "busy": round(pulse.worked / pulse.elapsed, 3) if pulse.elapsed else 0.0,
             },
             "jobs": self.registry.counts(),
             "queue": {"waiting": len(self.registry.queue), "size": self.settings.queue_size},
             "listeners": self.watcher.total,
         }
+
+    def batching(self) -> dict[str, Any]:
+        """How many jobs the engine works on at once, and what sharing a forward costs, for `/v1/capabilities`."""
+        model = self.worker.model
+        return {"jobs": model.capacity if model else None, "shapes": [asdict(each) for each in self.worker.curves]}
 
     def _signalled(self, number: int) -> None:
         log.info("%s received", signal.Signals(number).name)

@@ -16,7 +16,7 @@ from rbee_sd.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One for the whole application. `status` returns the worker's status as a JSON object."""
+    """One for the whole application. `status` and `batching` return JSON objects about the worker and its engine."""
 
     settings: Settings
     door: Door
@@ -25,3 +25,4 @@ class Context:
     desk: Desk
     limits: Limits
     status: Callable[[], dict[str, Any]]
+    batching: Callable[[], dict[str, Any]]

@@ -60,6 +60,7 @@ class CapabilitiesHandler(BaseHandler):
                 "loras": list(accepted.loras),
                 "defaults": defaults,
                 "strengths": {"image_transform": transform.STRENGTH, "image_inpaint": inpaint.STRENGTH},
+                "batching": self.context.batching(),
                 "limits": {
                     "min_side": limits.MIN_SIDE,
                     "max_side": settings.max_side,

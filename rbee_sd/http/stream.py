@@ -53,8 +53,10 @@ class StreamHandler(BaseHandler):
     async def follow(self, cursor: Cursor) -> AsyncIterator[tuple[int, Event]]:
         """The events as they come, with heartbeats between them; ends with the log or with the client."""
         while not cursor.closed:
-            for numbered in cursor.take():
-                yield numbered
+            for number, event in cursor.take():
+                # A preview may have become stale while those before it were on their way.
+                if cursor.kept(number):
+                    yield number, event
             if cursor.exhausted:
                 return
             if not await cursor.wait(self.context.settings.heartbeat) and not await self.send(sse.HEARTBEAT):
@@ -145,11 +147,15 @@ class FeedHandler(StreamHandler):
     Listening here keeps no job alive: whoever wants that listens to the job's own stream.
     """
 
+    counted = False
+
     async def get(self) -> None:
-        """Stream. Images come as addresses only."""
+        """Stream. Finished images come as addresses only."""
         feed = self.context.registry.feed
         header = self.request.headers.get("Last-Event-ID")
         self.cursor = feed.open(after=feed.last if header is None else sse.last_event_id(header, feed.last))
+        self.counted = True
+        self.context.watcher.joined_all()
         try:
             if await self.begin():
                 async for number, event in self.follow(self.cursor):
@@ -158,3 +164,10 @@ class FeedHandler(StreamHandler):
                 await self.end()
         finally:
             self.leave()
+
+    def leave(self) -> None:
+        """Stop listening, and tell the watcher, once."""
+        super().leave()
+        counted, self.counted = self.counted, False
+        if counted:
+            self.context.watcher.left_all()

@@ -1,7 +1,8 @@
 """The dispatcher: hands waiting jobs to the worker and turns what the engine says into the jobs' events.
 
 Owned by the front's IOLoop thread; nothing here blocks. A job leaves the worker's hands only when the engine has
-said so or has died, also when it was cancelled long before: until then its place is not free.
+said so or has died, also when it was cancelled long before: until then its place is not free. Which of its jobs
+the engine works on is the engine's affair: it parks those of low priority while it has others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Protocol
 
 from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.registry import JobRegistry
-from rbee_sd.messages import Cancelled, Event, Failed, Finished, Generate, Narration, Progress, Started
+from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.messages import Cancelled, Event, Failed, Finished, Generate, Narration, Preview, Progress, Started
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +27,8 @@ MAX_ATTEMPTS = 2
 class Seats(Protocol):
     """What the dispatcher needs of a worker."""
 
-    @property
-    def free(self) -> int:
-        """How many more jobs the engine takes now."""
+    def takes(self, priority: int) -> bool:
+        """Whether the engine takes a job of this priority now; if not, then none of a lower one either."""
 
     def submit(self, work: Generate) -> None:
         """Begin a job."""
@@ -35,19 +36,24 @@ class Seats(Protocol):
     def cancel(self, job_id: str) -> None:
         """Stop a job; no effect on one that is not in the engine."""
 
+    def watch(self, job_id: str, watched: bool) -> None:
+        """Somebody watches a job, or nobody any more; no effect on one that is not in the engine."""
+
 
 class Dispatcher:
     """Between the registry and one worker. Set `worker` before the first message arrives."""
 
     worker: Seats
 
-    def __init__(self, registry: JobRegistry) -> None:
+    def __init__(self, registry: JobRegistry, watcher: Watcher) -> None:
         self._registry = registry
+        self._watcher = watcher
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._saving: set[asyncio.Task[None]] = set()
         self._said = ""
         self._refusal: tuple[str, str] | None = None
         registry.on_finish(self._finished)
+        watcher.on_watch(self._watched)
 
     def accepted(self, job: Job) -> None:
         """A job was queued: run it if there is room, and say what it waits for otherwise."""
@@ -64,15 +70,18 @@ class Dispatcher:
     def pump(self) -> None:
         """Hand over as many waiting jobs as the worker takes."""
         queue = self._registry.queue
-        while len(queue) and self.worker.free > 0:
+        while len(queue) and self.worker.takes(queue.first.order.priority):
             job = queue.pop()
-            if job.order.work is None:
+            order = job.order
+            if order.work is None:
                 raise RuntimeError("a job without work was queued")
             job.dispatch()
             loop = asyncio.get_running_loop()
-            self._timers[job.id] = loop.call_later(job.order.timeout, self._timed_out, job)
+            self._timers[job.id] = loop.call_later(order.timeout, self._timed_out, job)
             log.info("%s running, attempt %d", job.id, job.attempt)
-            self.worker.submit(replace(job.order.work, job_id=job.id))
+            self.worker.submit(replace(order.work, job_id=job.id, owner=order.owner, priority=order.priority))
+            if self._watcher.watched(job.id):
+                self._watched(job, True)
 
     # What the worker calls.
 
@@ -81,7 +90,7 @@ class Dispatcher:
         match message:
             case Narration(text, ""):
                 self.narrate(text)
-            case Started() | Progress() | Finished() | Failed() | Cancelled() | Narration():
+            case Started() | Progress() | Preview() | Finished() | Failed() | Cancelled() | Narration():
                 job = self._registry.find(message.job_id)
                 # One that ended in the meantime (cancelled, timed out) has had its last event.
                 if job is not None and job.state is State.RUNNING:
@@ -132,6 +141,8 @@ class Dispatcher:
                 job.start(total, settled)
             case Progress(_, step, total, at):
                 job.progress(step, total, at)
+            case Preview(_, index, step, jpeg):
+                job.preview(index, step, jpeg)
             case Narration(text):
                 job.emit("narration", text=text)
             case Failed(_, code, reason):
@@ -159,6 +170,10 @@ class Dispatcher:
     def _timed_out(self, job: Job) -> None:
         limit = f"{job.order.timeout:g} s"
         self._registry.fail(job, "timeout", f"the job ran longer than its {limit}; ask for less or a longer timeout")
+
+    def _watched(self, job: Job, watched: bool) -> None:
+        if job.state is State.RUNNING and job.order.work is not None and job.order.work.preview:
+            self.worker.watch(job.id, watched)
 
     def _finished(self, job: Job) -> None:
         self._stop_timer(job)

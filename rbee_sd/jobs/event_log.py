@@ -1,16 +1,16 @@
-"""The event log: an append-only list of numbered events, and cursors that read it.
+"""The event log: a list of numbered events that grows at its end, and cursors that read it.
 
 Owned by the front's IOLoop thread; nothing here blocks. A listener is a cursor, not a queue: it holds a number
 and, while it waits, one future. So many listeners, late ones and resumption cost nothing extra, each event is
-serialised once, and a slow listener cannot grow memory.
+serialised once, and a slow listener cannot grow memory. What has become worthless (a preview, once there is a newer
+one) can be dropped; its number is not given again, so the others keep theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from itertools import islice
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,29 +25,45 @@ class EventLog:
     """Events numbered from `first`. With a `limit` only the newest are kept."""
 
     def __init__(self, first: int = 1, limit: int | None = None) -> None:
-        self._first = first
-        self._events: deque[Event] = deque(maxlen=limit)
+        self._limit = limit
+        self._last = first - 1
+        # Two lists in step: the numbers rise, with gaps where events were dropped.
+        self._numbers: list[int] = []
+        self._events: list[Event] = []
         self._cursors: set[Cursor] = set()
         self.closed = False
 
     @property
     def first(self) -> int:
         """Number of the oldest event kept (or of the next one, while there is none)."""
-        return self._first
+        return self._numbers[0] if self._numbers else self._last + 1
 
     @property
     def last(self) -> int:
-        """Number of the newest event; `first - 1` while there is none."""
-        return self._first + len(self._events) - 1
+        """Number of the newest event, also when it was dropped; one less than the first while there was none."""
+        return self._last
 
-    def append(self, event: Event) -> None:
-        """Add an event and wake every listener."""
+    def append(self, event: Event) -> int:
+        """Add an event and wake every listener; returns its number."""
         if self.closed:
             raise RuntimeError("append to a closed event log")
-        if len(self._events) == self._events.maxlen:
-            self._first += 1
+        if len(self._events) == self._limit:
+            del self._numbers[0], self._events[0]
+        self._last += 1
+        self._numbers.append(self._last)
         self._events.append(event)
         self._wake()
+        return self._last
+
+    def drop(self, number: int) -> None:
+        """Take an event out again; who has not read it will not. No effect on one that is not kept any more."""
+        if number in self:
+            place = bisect_left(self._numbers, number)
+            del self._numbers[place], self._events[place]
+
+    def __contains__(self, number: int) -> bool:
+        place = bisect_left(self._numbers, number)
+        return place < len(self._numbers) and self._numbers[place] == number
 
     def close(self) -> None:
         """No event will follow. Idempotent."""
@@ -56,12 +72,16 @@ class EventLog:
 
     def after(self, number: int) -> list[tuple[int, Event]]:
         """The events behind `number`, each with its own number."""
-        start = max(number + 1, self._first)
-        return list(enumerate(islice(self._events, start - self._first, None), start))
+        start = bisect_right(self._numbers, number)
+        return list(zip(self._numbers[start:], self._events[start:], strict=True))
+
+    def reaches_beyond(self, number: int) -> bool:
+        """Whether there is any event behind `number`."""
+        return bool(self._numbers) and self._numbers[-1] > number
 
     def open(self, after: int | None = None) -> Cursor:
         """A cursor that reads on behind event `after`; None reads from the oldest kept."""
-        cursor = Cursor(self, self._first - 1 if after is None else after)
+        cursor = Cursor(self, self.first - 1 if after is None else after)
         self._cursors.add(cursor)
         return cursor
 
@@ -92,14 +112,18 @@ class Cursor:
             self._place = events[-1][0]
         return events
 
+    def kept(self, number: int) -> bool:
+        """Whether an event that was taken is still in the log: else it is not worth sending any more."""
+        return number in self._log
+
     @property
     def exhausted(self) -> bool:
         """Whether the log is closed and everything in it was taken."""
-        return self._log.closed and self._place >= self._log.last
+        return self._log.closed and not self._log.reaches_beyond(self._place)
 
     async def wait(self, timeout: float) -> bool:
         """Wait until there is something to take or to end for; False when `timeout` seconds passed instead."""
-        if self.closed or self._log.closed or self._place < self._log.last:
+        if self.closed or self._log.closed or self._log.reaches_beyond(self._place):
             return True
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()

@@ -6,9 +6,10 @@ has exactly one terminal event whatever races.
 
 from __future__ import annotations
 
+import base64
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +46,13 @@ class Order:
     timeout: float = 300.0
     on_disconnect: str = "cancel"
     seed: int | None = None
+    owner: str = ""
+    """Who asks. Those who wait take turns; see `queue`."""
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the input images."""
+        return 0 if self.work is None else sum(map(len, self.work.inputs))
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +65,10 @@ class Job:
     id: str = field(default_factory=lambda: f"job_{uuid.uuid4()}")
     state: State = State.QUEUED
     log: EventLog = field(default_factory=EventLog)
+    turn: tuple[int, int] | None = None
+    """Its place among those of its priority; given by the queue, once."""
+    previews: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The newest preview of each image: its numbers in the log and in the feed."""
     step: int = 0
     total: int | None = None
     attempt: int = 0
@@ -72,13 +84,12 @@ class Job:
     started: float | None = None
     finished: float | None = None
 
-    def emit(self, name: str, **data: Any) -> None:
-        """Append an event to the job's log and to the feed. `at` is added unless given."""
+    def emit(self, name: str, **data: Any) -> tuple[int, int]:
+        """Append an event to the job's log and to the feed; returns its numbers there. `at` is added unless given."""
         body = {"event": name, "type": name, "job_id": self.id, **data}
         body.setdefault("at", round(time.time(), 4))
         event = Event(name, orjson.dumps(body))
-        self.log.append(event)
-        self.feed.append(event)
+        return self.log.append(event), self.feed.append(event)
 
     def start(self, total: int, settled: dict[str, Any]) -> None:
         """The engine has begun."""
@@ -107,6 +118,13 @@ class Job:
         percent = round(100 * step / max(total, 1), 1)
         self.emit("progress", step=step, total=total, percent=percent, eta_s=round(eta, 2), at=round(at, 4))
 
+    def preview(self, index: int, step: int, jpeg: bytes) -> None:
+        """What an image looks like after `step` steps. Takes the place of the preview before it."""
+        self._drop_preview(index)
+        image = base64.b64encode(jpeg).decode()
+        data = {"index": index, "step": step, "total": self.total, "format": "jpeg", "image_base64": image}
+        self.previews[index] = self.emit("preview", **data)
+
     def finish(self, state: State, name: str, **data: Any) -> bool:
         """End the job with its terminal event; False, and no change, if it has ended before."""
         if self.state.terminal:
@@ -114,8 +132,13 @@ class Job:
         self.state = state
         self.finished_at = time.time()
         self.finished = time.monotonic()
+        for index in tuple(self.previews):
+            self._drop_preview(index)
         self.emit(name, **data)
         self.log.close()
+        if self.order.work is not None:
+            # A finished job is kept for an hour; the images it was made from were its largest part.
+            self.order = replace(self.order, work=replace(self.order.work, inputs=()))
         return True
 
     def view(self, position: int | None) -> dict[str, Any]:
@@ -143,3 +166,9 @@ class Job:
             "settled": self.settled,
             "sse_url": f"/v1/jobs/{self.id}/stream",
         }
+
+    def _drop_preview(self, index: int) -> None:
+        if index in self.previews:
+            in_log, in_feed = self.previews.pop(index)
+            self.log.drop(in_log)
+            self.feed.drop(in_feed)

@@ -1,23 +1,31 @@
-"""The waiting queue: bounded, first in first out within a priority.
+"""The waiting queue: bounded, by priority, and fair between those who ask.
 
 Owned by the front's IOLoop thread. It lives in the front so that cancelling a waiting job never touches the GPU
 and a crash of the engine loses nothing.
+
+Fairness is start-time fair queueing, within each priority: a job's tag is one above that of its owner's last
+waiting job, or above the highest that has left, whichever is more; the lowest tag is next. So an owner who alone
+has jobs waiting gets them done in order, and one who sends a hundred delays another's first by one.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from rbee_sd.jobs.job import Job
 
 
 class JobQueue:
-    """Waiting jobs in the order they will run: higher priority first, then older first."""
+    """Waiting jobs in the order they will run: higher priority first, then owners in turn, then older first."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._jobs: list[Job] = []
+        # Tags of what waits, for each priority and owner that has something waiting: nothing is kept of the others.
+        self._tags: dict[tuple[int, str], list[int]] = {}
+        self._reached: dict[int, int] = {}
+        self._pushed = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -30,19 +38,55 @@ class JobQueue:
         """Whether one more job must be refused."""
         return len(self._jobs) >= self._size
 
+    @property
+    def first(self) -> Job:
+        """The job whose turn it is. Raises `IndexError` when none waits."""
+        return self._jobs[0]
+
     def push(self, job: Job) -> int:
-        """Let a job wait, again perhaps; returns how many are ahead of it."""
-        insort(self._jobs, job, key=lambda waiting: (-waiting.order.priority, waiting.created))
+        """Let a job wait, again perhaps, and then in its old place; returns how many are ahead of it."""
+        tags = self._tags.setdefault(_lane(job), [])
+        if job.turn is None:
+            self._pushed += 1
+            job.turn = max(self._reached.get(job.order.priority, 0), tags[-1] if tags else 0) + 1, self._pushed
+        insort(tags, job.turn[0])
+        insort(self._jobs, job, key=_place)
         return self.position(job)
 
     def pop(self) -> Job:
         """Take the job whose turn it is. Raises `IndexError` when none waits."""
-        return self._jobs.pop(0)
+        job = self._jobs.pop(0)
+        tag = self._untag(job)
+        priority = job.order.priority
+        # One that waited again is behind what has left since.
+        self._reached[priority] = max(tag, self._reached.get(priority, 0))
+        return job
 
     def remove(self, job: Job) -> None:
         """Take a job out of turn. Raises `ValueError` when it does not wait."""
-        self._jobs.remove(job)
+        del self._jobs[self.position(job)]
+        self._untag(job)
 
     def position(self, job: Job) -> int:
         """How many jobs are ahead. Raises `ValueError` when it does not wait."""
-        return self._jobs.index(job)
+        place = bisect_left(self._jobs, _place(job), key=_place)
+        if place == len(self._jobs) or self._jobs[place] is not job:
+            raise ValueError(f"{job.id} does not wait")
+        return place
+
+    def _untag(self, job: Job) -> int:
+        lane, (_, tag, _) = _lane(job), _place(job)
+        tags = self._tags[lane]
+        del tags[bisect_left(tags, tag)]
+        if not tags:
+            del self._tags[lane]
+        return tag
+
+
+def _lane(job: Job) -> tuple[int, str]:
+    return job.order.priority, job.order.owner
+
+
+def _place(job: Job) -> tuple[int, int, int]:
+    tag, pushed = job.turn or (0, 0)
+    return -job.order.priority, tag, pushed

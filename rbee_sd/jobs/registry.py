@@ -27,14 +27,19 @@ REMEMBERED = 20_000
 
 
 class JobRegistry:
-    """All jobs that are known. `queue_size` bounds the waiting, `ttl` (seconds) and `history` the finished."""
+    """All jobs that are known. `queue_size` bounds the waiting, `ttl` (seconds) and `history` the finished.
 
-    def __init__(self, images: ImageFiles, *, queue_size: int, ttl: float, history: int) -> None:
+    `queue_bytes` bounds the input images of those that have not ended.
+    """
+
+    def __init__(self, images: ImageFiles, *, queue_size: int, queue_bytes: int, ttl: float, history: int) -> None:
         self.images = images
         self.queue = JobQueue(queue_size)
         # Numbered from the clock, so that an id of an earlier run of the worker is older than every event of this.
         self.feed = EventLog(first=int(time.time() * 1000), limit=FEED_LENGTH)
         self.draining = False
+        self.input_bytes = 0
+        self._queue_bytes = queue_bytes
         self._ttl = ttl
         self._history = history
         self._jobs: dict[str, Job] = {}
@@ -78,7 +83,16 @@ class JobRegistry:
                 f"all {len(self.queue)} places in the queue are taken; try again in a moment",
                 headers={"Retry-After": "5"},
             )
+        if order.input_bytes and self.input_bytes + order.input_bytes > self._queue_bytes:
+            raise RequestError(
+                503,
+                "queue_full",
+                f"there is no room for so large images: jobs that have not ended may hold {self._queue_bytes} bytes "
+                f"of them, and hold {self.input_bytes}; try again in a moment",
+                headers={"Retry-After": "5"},
+            )
         job = Job(order, self.feed)
+        self.input_bytes += order.input_bytes
         self._jobs[job.id] = job
         if key is not None:
             self._keys[key] = (digest, job.id)
@@ -163,11 +177,13 @@ class JobRegistry:
 
     def _finish(self, job: Job, state: State, name: str, **data: Any) -> None:
         waiting = job.state is State.QUEUED and job.order.work is not None
+        input_bytes = job.order.input_bytes
         if not job.finish(state, name, **data):
             return
         # A running job is not in the queue, nor is one that never needed the engine.
         if waiting:
             self.queue.remove(job)
+        self.input_bytes -= input_bytes
         log.info("%s %s after %d steps%s", job.id, state, job.step, f": {data}" if name != "complete" else "")
         self._finished[job.order.work is not None].append(job)
         for observer in self._observers:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rbee_sd.errors import FieldError, RequestError
@@ -63,15 +63,16 @@ class Desk:
         self._limits = limits
         self._status = status
 
-    def submit(self, body: bytes, key: str | None = None) -> Job:
-        """Accept the operation in `body`, once for each Idempotency-Key. Raises `RequestError`."""
+    def submit(self, body: bytes, key: str | None = None, owner: str = "") -> Job:
+        """Accept the operation in `body` for `owner`, once for each Idempotency-Key. Raises `RequestError`."""
         fields = parse_object(body)
         digest = b"" if key is None else digest_of(fields)
         if key is not None and (before := self._registry.repeated(key, digest)) is not None:
             return before
         operation = _look_up(fields, offered(self._limits))
         request = validate(operation.request, fields, self._limits)
-        job = self._registry.accept(operation.order(request, self._limits), key, digest)
+        order = replace(operation.order(request, self._limits), owner=owner)
+        job = self._registry.accept(order, key, digest)
         if job.order.work is not None:
             self._dispatcher.accepted(job)
         else:

@@ -102,14 +102,16 @@ class EngineProcess:
         try:
             while (frame := self._outbox.get()) is not None:
                 self._pipe.send_bytes(frame)
+                # It may hold input images, and it can be long until the next one comes.
+                del frame
         except OSError:
             log.debug("the engine's pipe is closed for writing")
 
     def _read(self) -> None:
         try:
             while True:
-                message = decode(self._pipe.recv_bytes(MAX_FRAME))
-                self._loop.add_callback(self._on_message, message)
+                # In no variable, which would keep a job's images until the engine speaks again.
+                self._loop.add_callback(self._on_message, decode(self._pipe.recv_bytes(MAX_FRAME)))
         except ProtocolError as error:
             log.error("the engine broke the protocol (%s); it is replaced", error)
             self._process.kill()

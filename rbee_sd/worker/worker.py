@@ -1,8 +1,8 @@
 """The worker: keeps one engine alive, knows what it is doing, and tells the dispatcher.
 
 Owned by the front's IOLoop thread, which must be the main thread (see `process`); nothing here blocks. Its
-interface (`free`, `submit`, `cancel`, `health`, `stop`, and the calls it makes on its `Listener`) says nothing of
-processes on this machine.
+interface (`takes`, `submit`, `cancel`, `watch`, `health`, `stop`, and the calls it makes on its `Listener`) says
+nothing of processes on this machine.
 """
 
 from __future__ import annotations
@@ -12,14 +12,31 @@ import logging
 import signal
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from rbee_sd.messages import Cancel, Cancelled, Event, Failed, Fatal, Finished, Generate, Message, Pulse, Ready
+from rbee_sd.messages import (
+    Cancel,
+    Cancelled,
+    Curve,
+    Event,
+    Failed,
+    Fatal,
+    Finished,
+    Generate,
+    Message,
+    Pulse,
+    Ready,
+    Watch,
+)
 from rbee_sd.worker.backoff import WINDOW, Backoff
 from rbee_sd.worker.process import EngineMain, EngineProcess
 
 log = logging.getLogger(__name__)
+
+MAX_CURVES = 64
+"""Image sizes whose curves are kept; the one measured longest ago goes first."""
 
 
 class Health(StrEnum):
@@ -52,6 +69,14 @@ class Listener(Protocol):
         """No engine does a job until one is ready again."""
 
 
+@dataclass(slots=True)
+class Place:
+    """A job in the engine. `timer` runs from its cancellation on."""
+
+    priority: int
+    timer: asyncio.TimerHandle | None = None
+
+
 class Worker:
     """One engine, started again whenever it dies. `cancel_timeout`: seconds an engine may take to let a job go."""
 
@@ -64,11 +89,12 @@ class Worker:
         self._process: EngineProcess | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._replaced = False
-        self._in_flight: dict[str, asyncio.TimerHandle | None] = {}
+        self._in_flight: dict[str, Place] = {}
+        self._curves: dict[tuple[int, int], Curve] = {}
         self.health = Health.LOADING
         self.detail = ""
         self.model: Ready | None = None
-        self.forwards = 0
+        self.pulse = Pulse(0)
         self.starts = 0
 
     @property
@@ -76,17 +102,26 @@ class Worker:
         """Process id of the engine, while there is one."""
         return self._process.pid if self._process else None
 
-    @property
-    def free(self) -> int:
-        """How many more jobs the engine takes now."""
+    def takes(self, priority: int) -> bool:
+        """Whether the engine takes a job of this priority now.
+
+        It works on `capacity` jobs at once. Those of higher priority come in above that, up to as many again: the
+        engine parks others for them.
+        """
         if self.health is not Health.READY or self.model is None:
-            return 0
-        return self.model.capacity - len(self._in_flight)
+            return False
+        ahead = sum(place.priority >= priority for place in self._in_flight.values())
+        return ahead < self.model.capacity and len(self._in_flight) < 2 * self.model.capacity
 
     @property
     def in_flight(self) -> int:
         """How many jobs the engine has not let go of yet, cancelled ones included."""
         return len(self._in_flight)
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """What this engine has measured, each size once, the latest last."""
+        return tuple(self._curves.values())
 
     def start(self) -> None:
         """Start the engine. Takes some milliseconds. No effect once the worker was stopped."""
@@ -104,19 +139,23 @@ class Worker:
             log.info("engine started, pid %s", self._process.pid)
 
     def submit(self, work: Generate) -> None:
-        """Begin a job; only while `free` is above zero."""
-        if self._process is None or self.free <= 0:
+        """Begin a job; only while `takes` says so."""
+        if self._process is None or not self.takes(work.priority):
             raise RuntimeError("the engine has no room")
-        self._in_flight[work.job_id] = None
+        self._in_flight[work.job_id] = Place(work.priority)
         self._process.send(work)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job in the engine. An engine that does not let it go in time is replaced."""
-        asked_before = self._in_flight.get(job_id) is not None
-        if job_id in self._in_flight and not asked_before and self._process is not None:
+        place = self._in_flight.get(job_id)
+        if place is not None and place.timer is None and self._process is not None:
             self._process.send(Cancel(job_id))
-            loop = asyncio.get_running_loop()
-            self._in_flight[job_id] = loop.call_later(self._cancel_timeout, self._stuck, job_id)
+            place.timer = asyncio.get_running_loop().call_later(self._cancel_timeout, self._stuck, job_id)
+
+    def watch(self, job_id: str, watched: bool) -> None:
+        """Somebody watches a job, or nobody any more. No effect on one that is not in the engine."""
+        if job_id in self._in_flight and self._process is not None:
+            self._process.send(Watch(job_id, watched))
 
     async def stop(self) -> None:
         """End the engine and start no other. Idempotent."""
@@ -145,17 +184,22 @@ class Worker:
                     "engine ready: %s (%s) on %s, %s", message.model, message.family, message.device, message.dtype
                 )
                 self._listener.ready()
-            case Pulse(forwards):
-                self.forwards = forwards
+            case Pulse():
+                self.pulse = message
+            case Curve(width, height):
+                self._curves.pop((width, height), None)
+                self._curves[width, height] = message
+                if len(self._curves) > MAX_CURVES:
+                    del self._curves[next(iter(self._curves))]
             case Fatal(code, text):
                 self.health = Health.FAILED
                 self.detail = text
                 log.error("engine cannot work: %s", text)
                 self._listener.refuse(code, text)
             case Finished() | Failed() | Cancelled():
-                timer = self._in_flight.pop(message.job_id, None)
-                if timer is not None:
-                    timer.cancel()
+                place = self._in_flight.pop(message.job_id, None)
+                if place is not None and place.timer is not None:
+                    place.timer.cancel()
                 self._listener.said(message)
             case _:
                 self._listener.said(message)  # type: ignore[arg-type]
@@ -168,11 +212,12 @@ class Worker:
 
     def _exited(self, code: int | None) -> None:
         self._process = None
-        self.forwards = 0
+        self.pulse = Pulse(0)
+        self._curves.clear()
         lost = list(self._in_flight)
-        for timer in self._in_flight.values():
-            if timer is not None:
-                timer.cancel()
+        for place in self._in_flight.values():
+            if place.timer is not None:
+                place.timer.cancel()
         self._in_flight.clear()
         if self.health is Health.STOPPED:
             log.info("engine ended")

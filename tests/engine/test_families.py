@@ -17,7 +17,7 @@ from PIL import Image
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.families import FAMILIES, INPAINT, TEXT, TRANSFORM
 from rbee_sd.engine.loading import load
-from rbee_sd.engine.schedulers import Schedulers
+from rbee_sd.engine.schedulers import Schedulers, draw_from
 from rbee_sd.messages import Finished, Generate, Progress, Started
 from tests.engine import tiny
 from tests.engine.bench import SIDE, TOLERANCE, Bench, alone, config, difference, pixels, work
@@ -204,6 +204,8 @@ def test_a_job_alone_paints_what_the_pipeline_of_diffusers_paints(
         pipe = copy.copy(model._pipes[operation])
         scheduler = Schedulers(model._pipe.scheduler, flow=family.flow).make(each.scheduler, each.steps or 0)
         vars(pipe)["scheduler"] = scheduler
+        generator = torch.Generator("cpu").manual_seed(each.seed)
+        draw_from(scheduler, generator)
         arguments: dict[str, Any] = {}
         if family.negative:
             arguments["negative_prompt"] = each.negative_prompt
@@ -217,7 +219,7 @@ def test_a_job_alone_paints_what_the_pipeline_of_diffusers_paints(
             each.prompt,
             num_inference_steps=each.steps,
             guidance_scale=each.guidance_scale,
-            generator=torch.Generator("cpu").manual_seed(each.seed),
+            generator=generator,
             output_type="np",
             **arguments,
         ).images[0]

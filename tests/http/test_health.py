@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rbee_sd.messages import SCHEDULERS
+from rbee_sd.messages import SCHEDULERS, Curve
 from rbee_sd.server import Server
 from tests.conftest import Client, Faults, MakeServer, eventually
 from tests.http.views import error_of, running, works
@@ -99,6 +100,28 @@ async def test_capabilities_name_what_input_images_and_loras_may_be(client_with_
     assert (limits["max_loras"], limits["max_lora_scale"]) == (8, 4.0)
     loras = [{"name": name, "scale": limits["max_lora_scale"]} for name in offer["loras"]]
     assert (await client.ended(await client.submit(loras=loras, steps=1)))["request"]["loras"] == loras
+
+
+async def test_capabilities_tell_what_sharing_a_forward_costs(server: Server, client: Client) -> None:
+    await client.ready()
+
+    async def batching() -> Any:
+        return (await client.http.get("/v1/capabilities")).json()["batching"]
+
+    assert server.worker.model is not None
+    known = (await batching())["shapes"]
+    server.worker._said(Curve(520, 520, (2, 4), (10.0, 14.5), 16))
+    assert await batching() == {
+        "jobs": server.worker.model.capacity,
+        "shapes": [*known, {"width": 520, "height": 520, "rows": [2, 4], "ms": [10.0, 14.5], "cap": 16}],
+    }
+
+
+@pytest.mark.faults({"slow-start": "0.5"})
+async def test_capabilities_are_told_while_the_model_loads(client: Client) -> None:
+    answer = await client.http.get("/v1/capabilities")
+    assert answer.status_code == 200
+    assert answer.json()["batching"] == {"jobs": None, "shapes": []}
 
 
 @pytest.mark.settings(max_side=512, max_steps=30, max_count=2, queue_size=7)

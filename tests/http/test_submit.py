@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from rbee_sd.server import Server
 from tests.conftest import Client, Faults
 from tests.http.views import TERMINAL, error_of, events, frames, raw_stream, running, steps, works, wrong_fields
 
@@ -119,7 +121,9 @@ async def test_status_is_a_job_with_a_stream_and_its_result_in_complete(client: 
     result = told[2].data["result"]
     assert result["ready"] is True
     assert result["model"] == "fake"
-    assert result["engine"]["forwards"] == 0
+    engine = result["engine"]
+    assert set(engine) == {"pid", "starts", "jobs", "forwards", "rows", "busy"}
+    assert (engine["jobs"], engine["forwards"], engine["rows"], engine["busy"]) == (0, 0, 0, 0)
     assert (await client.job(answer.json()["job_id"]))["result"] == result
 
 
@@ -211,7 +215,8 @@ async def test_a_full_queue_refuses_at_once_and_stores_nothing(client: Client, f
 
 async def test_higher_priority_runs_first_and_equals_run_in_turn(client: Client, faults: Faults) -> None:
     faults.on("hang")
-    first = await client.submit("first", steps=1)
+    # Above the others, which would reach the engine otherwise.
+    first = await client.submit("first", steps=1, priority=10)
     await running(client, first)
     jobs: dict[str, str] = {}
     for name, priority, position in (("b", 0, 0), ("c", 5, 0), ("d", 5, 1), ("e", -1, 3), ("f", 0, 3)):
@@ -224,6 +229,25 @@ async def test_higher_priority_runs_first_and_equals_run_in_turn(client: Client,
     faults.off("hang")
     ended = {name: await client.ended(job_id) for name, job_id in jobs.items()}
     assert sorted(ended, key=lambda name: float(ended[name]["started_at"])) == ["c", "d", "b", "f", "e"]
+
+
+async def test_clients_behind_a_proxy_take_turns(server: Server, client: Client, faults: Faults) -> None:
+    faults.on("hang")
+    await running(client, await client.submit("first", steps=1))
+    jobs: dict[str, str] = {}
+    for name, who, position in (("a1", "a", 0), ("a2", "a", 1), ("a3", "a", 2), ("b1", "b", 1), ("b2", "b", 3)):
+        address = {"a": "203.0.113.7", "b": "203.0.113.8"}[who]
+        answer = await client.http.post("/v1/jobs", json={"prompt": name}, headers={"X-Forwarded-For": address})
+        assert answer.json()["position"] == position, name
+        jobs[name] = answer.json()["job_id"]
+        assert server.registry.get(jobs[name]).order.owner == address
+    assert [job.id for job in server.registry.queue] == [jobs[name] for name in ("a1", "b1", "a2", "b2", "a3")]
+    # Where a client is from is nobody else's business.
+    assert "203.0.113" not in json.dumps(await client.job(jobs["a1"]))
+    assert server.registry.get(await client.submit()).order.owner == "127.0.0.1"
+    for job_id in [job.id for job in server.registry.queue]:
+        await client.http.delete(f"/v1/jobs/{job_id}")
+    faults.off("hang")
 
 
 async def test_ten_concurrent_jobs_each_tell_every_step_and_bring_one_image(client: Client, faults: Faults) -> None:

@@ -14,6 +14,7 @@ from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Event, Generate
 
 TERMINAL = ("complete", "error", "cancelled")
@@ -56,22 +57,24 @@ def terminal_events(job: Job) -> list[str]:
 
 
 class ScriptedSeats:
-    """Stands in for the worker: holds up to `capacity` jobs until the test says how they end."""
+    """Stands in for the worker: holds as many jobs as one would until the test says how they end."""
 
     def __init__(self, capacity: int = 1) -> None:
         self.capacity = capacity
         self.running: list[str] = []
         self.submitted: list[Generate] = []
         self.cancelled: list[str] = []
+        self.watches: list[tuple[str, bool]] = []
 
-    @property
-    def free(self) -> int:
-        """See `Seats`."""
-        return self.capacity - len(self.running)
+    def takes(self, priority: int) -> bool:
+        """See `Seats`; as the worker has it."""
+        priorities = {work.job_id: work.priority for work in self.submitted if work.job_id in self.running}
+        ahead = sum(other >= priority for other in priorities.values())
+        return ahead < self.capacity and len(self.running) < 2 * self.capacity
 
     def submit(self, work: Generate) -> None:
         """See `Seats`; fails the test when there is no room."""
-        assert self.free > 0
+        assert self.takes(work.priority)
         self.running.append(work.job_id)
         self.submitted.append(work)
 
@@ -79,6 +82,11 @@ class ScriptedSeats:
         """See `Seats`."""
         if job_id in self.running:
             self.cancelled.append(job_id)
+
+    def watch(self, job_id: str, watched: bool) -> None:
+        """See `Seats`."""
+        if job_id in self.running:
+            self.watches.append((job_id, watched))
 
     def end(self, dispatcher: Dispatcher, message: Event) -> None:
         """What the worker does with a terminal message: the place is free, then the dispatcher is told."""
@@ -102,8 +110,10 @@ MakeRegistry = Callable[..., JobRegistry]
 def make_registry(images: ImageFiles) -> MakeRegistry:
     """Make registries: `make_registry(queue_size=2)`."""
 
-    def make(queue_size: int = 64, ttl: float = 3600.0, history: int = 2000) -> JobRegistry:
-        return JobRegistry(images, queue_size=queue_size, ttl=ttl, history=history)
+    def make(
+        queue_size: int = 64, queue_bytes: int = 1_000_000, ttl: float = 3600.0, history: int = 2000
+    ) -> JobRegistry:
+        return JobRegistry(images, queue_size=queue_size, queue_bytes=queue_bytes, ttl=ttl, history=history)
 
     return make
 
@@ -121,8 +131,14 @@ def seats() -> ScriptedSeats:
 
 
 @pytest.fixture
-def dispatcher(registry: JobRegistry, seats: ScriptedSeats) -> Dispatcher:
+def watcher(registry: JobRegistry) -> Watcher:
+    """A watcher with the usual grace period."""
+    return Watcher(registry, 5.0)
+
+
+@pytest.fixture
+def dispatcher(registry: JobRegistry, watcher: Watcher, seats: ScriptedSeats) -> Dispatcher:
     """A dispatcher between `registry` and `seats`."""
-    made = Dispatcher(registry)
+    made = Dispatcher(registry, watcher)
     made.worker = seats
     return made

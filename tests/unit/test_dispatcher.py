@@ -15,7 +15,8 @@ import pytest
 from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.registry import JobRegistry
-from rbee_sd.messages import Cancelled, Failed, Finished, Narration, Progress, Pulse, Started
+from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.messages import Cancelled, Failed, Finished, Generate, Narration, Preview, Progress, Pulse, Started
 from tests.conftest import eventually
 from tests.unit.conftest import ScriptedSeats, bodies, names, order, quick_order, seeded, terminal_events
 
@@ -53,11 +54,11 @@ class Bench:
         """The engine has let a job go."""
         self.seats.end(self.dispatcher, Cancelled(job.id, job.step))
 
-    def die(self, job: Job) -> None:
-        """The engine dies with a job, and takes none until it is back."""
-        self.seats.running.remove(job.id)
+    def die(self) -> None:
+        """The engine dies with what it has, and takes none until it is back."""
+        lost, self.seats.running = self.seats.running, []
         self.seats.capacity = 0
-        self.dispatcher.lost([job.id])
+        self.dispatcher.lost(lost)
 
     def revive(self, capacity: int = 1) -> None:
         """Another engine is ready."""
@@ -100,9 +101,9 @@ async def test_a_job_goes_from_the_queue_to_its_images(bench: Bench) -> None:
 
 
 async def test_the_engine_gets_the_order_with_the_id_of_the_job(bench: Bench) -> None:
-    job = await bench.running(prompt="a blue square")
+    job = await bench.running(prompt="a blue square", owner="192.0.2.1", priority=3)
     (work,) = bench.seats.submitted
-    assert (work.job_id, work.prompt) == (job.id, "a blue square")
+    assert (work.job_id, work.prompt, work.owner, work.priority) == (job.id, "a blue square", "192.0.2.1", 3)
     assert job.order.work is not None
     assert job.order.work.job_id == ""
 
@@ -120,13 +121,57 @@ async def test_jobs_run_one_after_the_other_in_their_order(bench: Bench) -> None
     assert ran == [job.id for job in jobs]
 
 
-async def test_a_higher_priority_overtakes_those_that_wait_but_not_the_one_that_runs(bench: Bench) -> None:
-    first = await bench.running()
+async def test_a_higher_priority_overtakes_those_that_wait(bench: Bench) -> None:
+    bench.seats.capacity = 0
     second, urgent = bench.accept(), bench.accept(priority=1)
-    assert first.state is State.RUNNING
-    bench.finish(first)
+    bench.revive()
     assert bench.seats.running == [urgent.id]
     assert second.state is State.QUEUED
+
+
+async def test_a_higher_priority_reaches_an_engine_whose_places_are_taken(bench: Bench) -> None:
+    first, second = await bench.begun(), bench.accept()
+    urgent = await bench.running(priority=1)
+    # The engine parks the first; to its client it runs on.
+    assert bench.seats.running == [first.id, urgent.id]
+    assert first.state is State.RUNNING
+    assert second.state is State.QUEUED
+    bench.finish(urgent)
+    assert bench.seats.running == [first.id]
+    bench.finish(first)
+    assert bench.seats.running == [second.id]
+
+
+async def test_twice_as_many_jobs_as_places_reach_the_engine_at_most(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    for _ in range(3):
+        await bench.running()
+    raised = [await bench.running(priority=1) for _ in range(3)]
+    waiting = [bench.accept(priority=1), bench.accept(priority=2)]
+    await asyncio.sleep(0)
+    assert [job.state for job in waiting] == [State.QUEUED] * 2
+    bench.finish(raised[0])
+    assert waiting[1].state is State.RUNNING
+    assert waiting[0].state is State.QUEUED
+
+
+async def test_a_low_priority_takes_a_place_that_no_other_wants(bench: Bench) -> None:
+    bench.seats.capacity = 2
+    high, low = await bench.running(priority=5), await bench.running(priority=-5)
+    assert bench.seats.running == [high.id, low.id]
+
+
+async def test_clients_take_turns(bench: Bench) -> None:
+    bench.seats.capacity = 0
+    jobs = {who: bench.accept(owner=who[0]) for who in ("a1", "a2", "a3", "b1", "b2", "c1")}
+    served = []
+    for _ in jobs:
+        bench.revive()
+        (job_id,) = bench.seats.running
+        served.append(next(who for who, job in jobs.items() if job.id == job_id))
+        bench.seats.capacity = 0
+        bench.finish(jobs[served[-1]])
+    assert served == ["a1", "b1", "c1", "a2", "b2", "a3"]
 
 
 async def test_as_many_jobs_run_as_there_are_seats(bench: Bench) -> None:
@@ -278,7 +323,7 @@ async def test_a_job_the_engine_cancelled_by_itself_is_cancelled(bench: Bench) -
 
 async def test_a_job_the_engine_died_with_fails_and_the_waiting_ones_stay(bench: Bench) -> None:
     job, waiting = await bench.begun(), bench.accept()
-    bench.die(job)
+    bench.die()
     bench.dispatcher.lost(["job_unknown"])
     assert bodies(job, "error")[0]["code"] == "engine_crashed"
     assert waiting.state is State.QUEUED
@@ -289,7 +334,7 @@ async def test_a_job_the_engine_died_with_fails_and_the_waiting_ones_stay(bench:
 async def test_a_job_the_engine_had_not_begun_waits_again_in_its_old_place(bench: Bench) -> None:
     job, second = await bench.running(), bench.accept()
     urgent = bench.accept(priority=1)
-    bench.die(job)
+    bench.die()
     assert job.state is State.QUEUED
     assert [bench.registry.view(one)["position"] for one in (urgent, job, second)] == [0, 1, 2]
     assert bench.registry.view(job)["started_at"] is None
@@ -305,10 +350,10 @@ async def test_a_job_the_engine_had_not_begun_waits_again_in_its_old_place(bench
 
 async def test_a_job_whose_engines_die_before_beginning_it_fails_after_the_second(bench: Bench) -> None:
     job, waiting = await bench.running(), bench.accept()
-    bench.die(job)
+    bench.die()
     bench.revive()
     assert bench.seats.running == [job.id]
-    bench.die(job)
+    bench.die()
     assert bodies(job, "error")[0]["code"] == "engine_crashed"
     bench.revive()
     assert bench.seats.running == [waiting.id]
@@ -316,7 +361,7 @@ async def test_a_job_whose_engines_die_before_beginning_it_fails_after_the_secon
 
 async def test_the_time_limit_of_a_job_that_waits_again_begins_anew(bench: Bench) -> None:
     job = await bench.running(timeout=0.05)
-    bench.die(job)
+    bench.die()
     bench.revive()
     bench.finish(job)
     bench.accept()
@@ -331,7 +376,7 @@ async def test_the_time_limit_of_a_job_that_waits_again_begins_anew(bench: Bench
 
 async def test_a_job_that_waits_again_can_be_cancelled(bench: Bench) -> None:
     job, waiting = await bench.running(), bench.accept()
-    bench.die(job)
+    bench.die()
     bench.registry.cancel(job, "requested")
     assert list(bench.registry.queue) == [waiting]
     bench.revive()
@@ -341,7 +386,7 @@ async def test_a_job_that_waits_again_can_be_cancelled(bench: Bench) -> None:
 
 async def test_a_job_that_waits_again_does_not_time_out_while_it_waits(bench: Bench) -> None:
     job = await bench.running(timeout=0.02)
-    bench.die(job)
+    bench.die()
     bench.revive(capacity=0)
     watch = asyncio.get_running_loop().time() + 0.05
     await eventually(lambda: asyncio.get_running_loop().time() > watch)
@@ -351,7 +396,7 @@ async def test_a_job_that_waits_again_does_not_time_out_while_it_waits(bench: Be
 async def test_a_job_that_was_cancelled_before_its_engine_died_stays_cancelled(bench: Bench) -> None:
     job = await bench.running()
     bench.registry.cancel(job, "requested")
-    bench.die(job)
+    bench.die()
     assert job.state is State.CANCELLED
     assert terminal_events(job) == ["cancelled"]
 
@@ -475,3 +520,200 @@ async def test_settling_waits_for_the_images_that_are_being_written(bench: Bench
     await bench.dispatcher.settle()
     assert bench.registry.images.of(job.id) == []
     await bench.dispatcher.settle()
+
+
+# Several jobs at once.
+
+
+async def test_each_of_several_jobs_has_its_own_time_limit(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    patient, hasty, done = [await bench.running(timeout=timeout) for timeout in (60, 0.05, 0.05)]
+    bench.finish(done)
+    await eventually(lambda: hasty.state is State.FAILED)
+    await eventually(lambda: done.state is State.COMPLETED)
+    assert patient.state is State.RUNNING
+    assert bench.seats.cancelled == [hasty.id]
+
+
+async def test_cancelling_one_of_several_leaves_the_others_and_keeps_its_place_taken(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    jobs, waiting = [await bench.begun() for _ in range(3)], bench.accept()
+    bench.registry.cancel(jobs[1], "requested")
+    bench.dispatcher.said(Progress(jobs[0].id, 1, 2, time.time()))
+    assert waiting.state is State.QUEUED
+    assert [job.state for job in jobs] == [State.RUNNING, State.CANCELLED, State.RUNNING]
+    bench.cancelled(jobs[1])
+    assert bench.seats.running == [jobs[0].id, jobs[2].id, waiting.id]
+    for job in (jobs[0], jobs[2], waiting):
+        bench.finish(job)
+        await eventually(lambda job=job: job.state is State.COMPLETED)  # type: ignore[misc]
+
+
+async def test_what_the_engine_says_reaches_the_job_it_says_it_of(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    jobs = [await bench.begun() for _ in range(3)]
+    for step in (1, 2):
+        for job in jobs[step - 1 :]:
+            bench.dispatcher.said(Progress(job.id, step, 2, time.time()))
+    bench.seats.end(bench.dispatcher, Failed(jobs[1].id, "out_of_memory", "ask for less"))
+    assert [job.step for job in jobs] == [1, 2, 2]
+    assert [job.state for job in jobs] == [State.RUNNING, State.FAILED, State.RUNNING]
+
+
+async def test_an_engine_that_dies_with_several_jobs_loses_only_those_it_had_begun(bench: Bench) -> None:
+    bench.seats.capacity = 4
+    begun, gone = await bench.begun(), await bench.begun()
+    early, late = await bench.running(), await bench.running()
+    waiting = bench.accept()
+    bench.registry.cancel(gone, "requested")
+    bench.die()
+    assert [terminal_events(job) for job in (begun, gone, early, late, waiting)] == [
+        ["error"],
+        ["cancelled"],
+        [],
+        [],
+        [],
+    ]
+    assert [bench.registry.view(job)["position"] for job in (early, late, waiting)] == [0, 1, 2]
+    bench.revive(3)
+    assert bench.seats.running == [early.id, late.id, waiting.id]
+
+
+async def test_a_refusal_ends_all_of_several_jobs(bench: Bench) -> None:
+    bench.seats.capacity = 2
+    jobs = [await bench.begun(), await bench.running(), bench.accept()]
+    bench.dispatcher.refuse("model_failed", "the model cannot be loaded")
+    assert [terminal_events(job) for job in jobs] == [["error"]] * 3
+    assert bench.seats.cancelled == [job.id for job in jobs[:2]]
+
+
+async def test_several_jobs_finishing_at_once_are_all_stored(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    jobs = [await bench.begun() for _ in range(3)]
+    for number, job in enumerate(jobs):
+        bench.finish(job, (b"png",) * (number + 1))
+    await bench.dispatcher.settle()
+    assert [len(bench.registry.images.of(job.id)) for job in jobs] == [1, 2, 3]
+    assert [job.state for job in jobs] == [State.COMPLETED] * 3
+
+
+async def test_whatever_happens_to_many_jobs_each_ends_once_and_the_engine_is_never_overfull(bench: Bench) -> None:
+    chance = seeded(7)
+    bench.seats.capacity = 3
+    jobs: list[Job] = []
+    for _ in range(600):
+        live = [bench.registry.get(job_id) for job_id in bench.seats.running]
+        match chance.randrange(7):
+            case 0 | 1:
+                jobs.append(bench.accept(priority=chance.randrange(3), owner=chance.choice("ab"), timeout=60))
+            case 2 | 3 if live:
+                bench.finish(chance.choice(live))
+            case 4 if live:
+                job = chance.choice(live)
+                bench.dispatcher.said(Started(job.id, 2, 64, 64, 7.5, "euler"))
+            case 5 if jobs:
+                bench.registry.cancel(chance.choice(jobs), "requested")
+            case 6 if chance.random() < 0.2:
+                bench.die()
+                bench.revive(3)
+        for job_id in set(bench.seats.cancelled) & set(bench.seats.running):
+            if chance.random() < 0.5:
+                bench.cancelled(bench.registry.get(job_id))
+        await asyncio.sleep(0)
+        assert len(bench.seats.running) == len(set(bench.seats.running)) <= 6
+        waiting = list(bench.registry.queue)
+        assert all(job.state is State.QUEUED for job in waiting)
+        assert not waiting or not bench.seats.takes(waiting[0].order.priority)
+        assert [bench.registry.view(job)["position"] for job in waiting] == list(range(len(waiting)))
+    while bench.seats.running:
+        bench.finish(bench.registry.get(bench.seats.running[0]))
+    await bench.dispatcher.settle()
+    assert len(bench.registry.queue) == 0
+    assert bench.registry.live() == []
+    assert all(len(terminal_events(job)) == 1 for job in jobs)
+    assert bench.dispatcher._timers == {}
+
+
+# Previews.
+
+SHOWN = Generate(job_id="", prompt="a", negative_prompt="", seed=5, preview=True)
+
+
+async def test_the_engine_is_told_of_listeners_as_they_come_and_go(bench: Bench, watcher: Watcher) -> None:
+    job = await bench.running(work=SHOWN)
+    assert bench.seats.watches == []
+    watcher.joined(job)
+    watcher.joined(job)
+    watcher.left(job)
+    watcher.left(job)
+    assert bench.seats.watches == [(job.id, True), (job.id, False)]
+    watcher.close()
+
+
+async def test_a_job_that_somebody_listened_to_while_it_waited_is_watched_from_its_start(
+    bench: Bench, watcher: Watcher
+) -> None:
+    bench.seats.capacity = 0
+    heard, left, unheard = [bench.accept(work=SHOWN, on_disconnect="finish") for _ in range(3)]
+    for job in (heard, left):
+        watcher.joined(job)
+    watcher.left(left)
+    assert bench.seats.watches == []
+    bench.revive(3)
+    assert bench.seats.running == [heard.id, left.id, unheard.id]
+    assert bench.seats.watches == [(heard.id, True)]
+
+
+async def test_who_listens_to_everything_watches_what_runs_and_what_will(bench: Bench, watcher: Watcher) -> None:
+    bench.seats.capacity = 2
+    early, late = await bench.running(work=SHOWN), bench.accept(work=SHOWN)
+    watcher.joined_all()
+    assert bench.seats.watches == [(early.id, True)]
+    await asyncio.sleep(0)
+    assert bench.seats.watches == [(early.id, True), (late.id, True)]
+    watcher.joined(early)
+    watcher.left_all()
+    assert bench.seats.watches[2:] == [(late.id, False)]
+
+
+async def test_the_engine_hears_nothing_of_listeners_who_get_no_previews(bench: Bench, watcher: Watcher) -> None:
+    bench.seats.capacity = 2
+    plain, quick = await bench.running(), bench.registry.accept(quick_order())
+    ended = await bench.running(work=SHOWN)
+    bench.registry.cancel(ended, "requested")
+    watcher.joined_all()
+    for job in (plain, quick, ended):
+        watcher.joined(job)
+    watcher.left_all()
+    assert bench.seats.watches == []
+
+
+async def test_a_job_that_waits_again_is_watched_again(bench: Bench, watcher: Watcher) -> None:
+    job = bench.accept(work=SHOWN)
+    watcher.joined(job)
+    await asyncio.sleep(0)
+    bench.die()
+    bench.revive()
+    assert bench.seats.watches == [(job.id, True)] * 2
+
+
+async def test_previews_are_events_of_their_job_until_it_ends(bench: Bench) -> None:
+    bench.seats.capacity = 2
+    job, other = await bench.begun(), await bench.begun()
+    bench.dispatcher.said(Preview(job.id, 0, 1, b"first"))
+    bench.dispatcher.said(Preview(job.id, 0, 2, b"second"))
+    assert [(body["step"], body["total"]) for body in bodies(job, "preview")] == [(2, 2)]
+    assert names(other) == ["queued", "started"]
+    bench.registry.cancel(job, "requested")
+    bench.dispatcher.said(Preview(job.id, 0, 2, b"late"))
+    bench.dispatcher.said(Preview("job_unknown", 0, 2, b"x"))
+    assert names(job) == ["queued", "started", "cancelled"]
+
+
+async def test_a_preview_that_comes_while_the_images_are_stored_is_gone_with_the_others(bench: Bench) -> None:
+    job = await bench.begun()
+    bench.finish(job)
+    bench.dispatcher.said(Preview(job.id, 0, 2, b"late"))
+    await eventually(lambda: job.state is State.COMPLETED)
+    assert names(job) == ["queued", "started", "complete"]
+    assert not any(event.name == "preview" for _, event in bench.registry.feed.after(0))

@@ -58,7 +58,7 @@ def test_every_field_is_documented_and_every_older_name_of_one() -> None:
 def test_every_event_is_documented() -> None:
     emitted = {name for text in SOURCES.values() for name in re.findall(r'\.emit\("(\w+)"|State\.\w+, "(\w+)"', text)}
     names = {name for pair in emitted for name in pair if name}
-    assert names == {"queued", "started", "narration", "progress", "complete", "error", "cancelled"}
+    assert names == {"queued", "started", "narration", "progress", "preview", "complete", "error", "cancelled"}
     for name in names:
         assert f"\n| `{name}` |" in API
 

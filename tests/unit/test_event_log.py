@@ -310,3 +310,126 @@ def test_a_log_holds_no_cursor_that_was_closed() -> None:
         cursor.close()
     del cursor, cursors
     assert held() == 0
+
+
+def test_a_dropped_event_is_gone_and_the_others_keep_their_numbers() -> None:
+    log = filled(5)
+    log.drop(3)
+    assert (log.first, log.last) == (1, 5)
+    assert numbers(log.after(0)) == [1, 2, 4, 5]
+    assert [number in log for number in range(7)] == [False, True, True, False, True, True, False]
+    assert log.append(event(6)) == 6
+    assert numbers(log.after(2)) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("number", range(-1, 12))
+def test_resuming_after_any_id_gives_each_later_event_that_is_kept(number: int) -> None:
+    log = filled(10)
+    for gone in (1, 4, 5, 10):
+        log.drop(gone)
+    expected = [n for n in (2, 3, 6, 7, 8, 9) if n > number]
+    assert numbers(log.after(number)) == expected
+    assert numbers(log.open(after=number).take()) == expected
+
+
+def test_dropping_what_is_not_kept_changes_nothing() -> None:
+    log = filled(6, limit=3)
+    for number in (-1, 0, 1, 3, 7):
+        log.drop(number)
+    log.drop(5)
+    log.drop(5)
+    assert numbers(log.after(0)) == [4, 6]
+    log.append(event(7))
+    log.append(event(8))
+    # Three are kept, whatever was dropped between them.
+    assert numbers(log.after(0)) == [6, 7, 8]
+
+
+def test_an_event_dropped_before_it_was_taken_is_skipped_and_one_taken_is_known_as_stale() -> None:
+    log = filled(3)
+    early, late = log.open(), log.open()
+    assert numbers(early.take()) == [1, 2, 3]
+    log.drop(2)
+    assert [early.kept(number) for number in (1, 2, 3)] == [True, False, True]
+    assert numbers(late.take()) == [1, 3]
+    assert early.take() == []
+
+
+def test_a_log_whose_newest_event_was_dropped_can_be_exhausted() -> None:
+    log = filled(2)
+    cursor, ahead = log.open(), log.open()
+    ahead.take()
+    log.drop(2)
+    log.close()
+    states = [cursor.exhausted, ahead.exhausted, log.open(after=2).exhausted]
+    assert numbers(cursor.take()) == [1]
+    states.append(cursor.exhausted)
+    assert states == [False, True, True, True]
+    assert log.last == 2
+
+
+def test_a_log_whose_every_event_was_dropped_is_empty_and_goes_on() -> None:
+    log = filled(2)
+    cursor = log.open()
+    log.drop(1)
+    log.drop(2)
+    assert (log.first, log.last) == (3, 2)
+    assert cursor.take() == []
+    log.append(event(3))
+    assert numbers(cursor.take()) == [3]
+
+
+async def test_waiting_for_events_that_were_dropped_is_waiting() -> None:
+    log = filled(1)
+    cursor = log.open()
+    log.drop(1)
+    assert await cursor.wait(0) is False
+    wait = asyncio.create_task(cursor.wait(30))
+    await asyncio.sleep(0)
+    log.append(event(2))
+    assert await wait is True
+    log.drop(2)
+    assert cursor.take() == []
+    assert await cursor.wait(0) is False
+
+
+def test_ten_thousand_events_each_dropped_for_the_next_keep_one() -> None:
+    log = filled(3)
+    for _ in range(10_000):
+        number = log.append(event(log.last + 1))
+        log.drop(number - 1 if number > 4 else 0)
+    assert numbers(log.after(0)) == [1, 2, 3, 10_003]
+    assert len(log._numbers) == len(log._events) == 4
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_cursors_at_random_moments_see_what_is_kept_once_and_in_order(limit: int | None) -> None:
+    chance = seeded(5)
+    for _ in range(200):
+        log = EventLog(limit=limit)
+        kept: list[int] = []
+        readers: list[tuple[Cursor, list[int]]] = []
+        for _ in range(chance.randrange(5, 60)):
+            match chance.randrange(4):
+                case 0:
+                    kept.append(log.append(event(log.last + 1)))
+                    del kept[: 0 if limit is None else max(0, len(kept) - limit)]
+                case 1 if log.last:
+                    gone = chance.randrange(1, log.last + 1)
+                    log.drop(gone)
+                    kept = [number for number in kept if number != gone]
+                case 2:
+                    readers.append((log.open(), []))
+                case _:
+                    for cursor, seen in readers:
+                        place = cursor._place
+                        taken = numbers(cursor.take())
+                        assert taken == [number for number in kept if number > place]
+                        seen += taken
+            assert numbers(log.after(0)) == kept
+        log.close()
+        for cursor, seen in readers:
+            assert cursor.exhausted == (not [number for number in kept if number > cursor._place])
+            seen += numbers(cursor.take())
+            assert cursor.exhausted
+            assert seen == sorted(set(seen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from rbee_sd.jobs.event_log import EventLog
 from rbee_sd.jobs.job import Job, State
+from rbee_sd.messages import Generate
 from tests.unit.conftest import bodies, names, order, seeded
 
 VIEW = {
@@ -203,3 +205,95 @@ def test_any_order_of_endings_gives_exactly_one() -> None:
         tries = [chance.choice(endings) for _ in range(chance.randrange(1, 6))]
         assert [job.finish(state, name) for state, name in tries] == [True] + [False] * (len(tries) - 1)
         assert (job.state, names(job)[-1]) == tries[0]
+
+
+def test_a_preview_tells_what_an_image_looks_like_at_a_step() -> None:
+    job = running()
+    job.preview(1, 5, b"\xff\xd8jpeg")
+    (body,) = bodies(job, "preview")
+    assert (body["index"], body["step"], body["total"], body["format"]) == (1, 5, 20, "jpeg")
+    assert base64.b64decode(body["image_base64"], validate=True) == b"\xff\xd8jpeg"
+
+
+def test_only_the_newest_preview_of_each_image_is_kept_in_the_log_and_in_the_feed() -> None:
+    feed = EventLog(first=1000)
+    job = Job(order(), feed)
+    for step in range(1, 4):
+        for index in range(2):
+            job.progress(step, 20, 0.0)
+            job.preview(index, step, b"%d" % step)
+    for log in (job.log, feed):
+        events = [(event.name, orjson.loads(event.data)["step"]) for _, event in log.after(0)]
+        assert events == [
+            *[("progress", step) for step in (1, 1, 2, 2, 3)],
+            ("preview", 3),
+            ("progress", 3),
+            ("preview", 3),
+        ]
+    assert [body["index"] for body in bodies(job, "preview")] == [0, 1]
+    # The numbers of those that went are not given again.
+    assert job.log.last == 12
+
+
+@pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.CANCELLED])
+def test_a_job_that_has_ended_has_no_previews(state: State) -> None:
+    feed = EventLog()
+    job = Job(order(), feed)
+    job.preview(0, 1, b"one")
+    job.preview(1, 1, b"other")
+    job.finish(state, "complete")
+    assert names(job) == [event.name for _, event in feed.after(0)] == ["complete"]
+    assert job.log.last == 3
+
+
+def test_ten_thousand_previews_keep_one() -> None:
+    feed = EventLog(limit=100)
+    job = Job(order(), feed)
+    for step in range(10_000):
+        job.preview(0, step, b"x" * 1000)
+    for log in (job.log, feed):
+        assert [orjson.loads(event.data)["step"] for _, event in log.after(0)] == [9999]
+    assert len(job.previews) == 1
+
+
+def test_a_preview_that_has_fallen_out_of_the_feed_is_replaced_all_the_same() -> None:
+    feed = EventLog(limit=3)
+    job, other = Job(order(), feed), Job(order(), feed)
+    job.preview(0, 1, b"old")
+    for _ in range(5):
+        other.emit("narration", text="x")
+    job.preview(0, 2, b"new")
+    assert [body["step"] for body in bodies(job, "preview")] == [2]
+    assert [event.name for _, event in feed.after(0)] == ["narration", "narration", "preview"]
+
+
+def test_resuming_behind_every_id_in_turn_gives_each_other_event_once_with_previews_between() -> None:
+    job = running()
+    seen: dict[int, list[str]] = {0: []}
+    for step in range(1, 11):
+        job.progress(step, 20, 0.0)
+        if step % 2:
+            job.preview(0, step, b"x")
+        seen |= {number: [] for number in range(job.log.last + 1)}
+    assert sum(name == "preview" for name in names(job)) == 1
+    job.finish(State.COMPLETED, "complete")
+    whole = [(number, event.name) for number, event in job.log.after(0)]
+    assert [name for _, name in whole] == ["started", *["progress"] * 10, "complete"]
+    # Also behind the number of a preview that was sent, and has gone since.
+    for number in seen:
+        cursor = job.log.open(after=number)
+        assert [(n, event.name) for n, event in cursor.take()] == [entry for entry in whole if entry[0] > number]
+        assert cursor.exhausted
+
+
+def test_the_images_a_job_was_made_from_are_let_go_when_it_ends() -> None:
+    work = Generate(job_id="", prompt="x", negative_prompt="", seed=5, inputs=(b"image", b"mask"))
+    job = Job(order(work=work), EventLog())
+    assert job.order.input_bytes == 9
+    job.dispatch()
+    job.start(20, {})
+    job.finish(State.COMPLETED, "complete")
+    assert job.order.input_bytes == 0
+    # It is still known as a job that was for the engine.
+    assert job.order.work is not None
+    assert job.order.work.prompt == "x"

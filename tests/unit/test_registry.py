@@ -11,8 +11,9 @@ import pytest
 from rbee_sd.errors import RequestError
 from rbee_sd.jobs import registry as registry_module
 from rbee_sd.jobs.images import ImageFiles
-from rbee_sd.jobs.job import Job, State
+from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.messages import Generate
 from tests.conftest import eventually
 from tests.unit.conftest import MakeRegistry, bodies, names, order, quick_order, seeded, terminal_events
 
@@ -116,6 +117,56 @@ def test_a_key_gives_its_job_back_and_a_different_body_is_a_conflict(registry: J
 def test_jobs_without_a_key_are_each_their_own(registry: JobRegistry) -> None:
     same = order()
     assert registry.accept(same) is not registry.accept(same)
+
+
+def with_image(size: int) -> Order:
+    """An order with an input image of so many bytes."""
+    return order(work=Generate(job_id="", prompt="x", negative_prompt="", seed=5, inputs=(b"i" * size,)))
+
+
+def test_input_images_are_bounded_over_all_jobs_that_have_not_ended(make_registry: MakeRegistry) -> None:
+    registry = make_registry(queue_bytes=1000)
+    running, waiting = registry.accept(with_image(600)), registry.accept(with_image(400))
+    registry.queue.pop().dispatch()
+    assert registry.input_bytes == 1000
+    error = refusal(lambda: registry.accept(with_image(1), "key", b"digest"))
+    assert (error.status, error.code) == (503, "queue_full")
+    assert int(error.headers["Retry-After"]) > 0
+    assert registry.live() == [running, waiting]
+    assert registry.repeated("key", b"other") is None
+    # What has no image has room.
+    plain = registry.accept(order())
+    registry.accept(quick_order())
+    registry.cancel(plain, "requested")
+    registry.cancel(running, "requested")
+    assert registry.input_bytes == 400
+    registry.accept(with_image(600))
+    assert refusal(lambda: registry.accept(with_image(1))).code == "queue_full"
+
+
+@pytest.mark.parametrize("end", ["complete", "fail", "cancel"])
+def test_however_a_job_ends_its_input_images_are_let_go_once(make_registry: MakeRegistry, end: str) -> None:
+    registry = make_registry(queue_bytes=1000)
+    job, other = registry.accept(with_image(600)), registry.accept(with_image(100))
+    registry.queue.pop().dispatch()
+    # It was put back once, which changes nothing.
+    registry.put_back(job)
+    assert registry.input_bytes == 700
+    registry.queue.pop().dispatch()
+    for _ in range(2):
+        match end:
+            case "complete":
+                registry.complete(job)
+            case "fail":
+                registry.fail(job, "timeout", "too long")
+            case _:
+                registry.cancel(job, "requested")
+    assert registry.input_bytes == 100
+    assert job.order.input_bytes == 0
+    assert other.order.input_bytes == 100
+    # A job for the engine all the same: it counts among the pictures, not among the questions.
+    assert registry.view(job)["state"] != "queued"
+    assert job.order.work is not None
 
 
 async def test_completing_names_the_images_that_were_saved(registry: JobRegistry) -> None:

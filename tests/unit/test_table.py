@@ -13,6 +13,7 @@ from rbee_sd.errors import RequestError
 from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.job import State
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Ready
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.table import OPERATIONS, Desk, offered
@@ -64,7 +65,7 @@ async def test_a_status_is_a_job_that_completes_by_itself(desk: Desk, seats: Scr
 
 async def test_a_status_needs_no_place_in_the_queue(make_registry: MakeRegistry, seats: ScriptedSeats) -> None:
     registry = make_registry(queue_size=1)
-    dispatcher = Dispatcher(registry)
+    dispatcher = Dispatcher(registry, Watcher(registry, 5.0))
     dispatcher.worker = seats
     seats.capacity = 0
     desk = Desk(registry, dispatcher, LIMITS, dict)
@@ -182,7 +183,7 @@ async def test_a_repeat_is_answered_while_the_queue_is_full_and_while_draining(
     make_registry: MakeRegistry, seats: ScriptedSeats
 ) -> None:
     registry = make_registry(queue_size=1)
-    dispatcher = Dispatcher(registry)
+    dispatcher = Dispatcher(registry, Watcher(registry, 5.0))
     dispatcher.worker = seats
     seats.capacity = 0
     desk = Desk(registry, dispatcher, LIMITS, dict)

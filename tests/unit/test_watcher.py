@@ -193,3 +193,85 @@ async def test_any_coming_and_going_cancels_exactly_the_jobs_that_were_left(
     for job in jobs:
         left = job.id in heard and listeners[job.id] == 0
         assert job.state is (State.CANCELLED if left else State.RUNNING)
+
+
+class Told:
+    """Writes down what the watcher tells."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.log: list[tuple[Job, bool]] = []
+        watcher.on_watch(lambda job, watched: self.log.append((job, watched)))
+
+    def news(self) -> list[tuple[Job, bool]]:
+        """What was told since the last look."""
+        news, self.log = self.log, []
+        return news
+
+
+async def test_the_first_to_come_and_the_last_to_go_are_told(registry: JobRegistry, watcher: Watcher) -> None:
+    job, told = start(registry), Told(watcher)
+    assert not watcher.watched(job.id)
+    watcher.joined(job)
+    assert told.news() == [(job, True)]
+    watcher.joined(job)
+    watcher.left(job)
+    assert told.news() == []
+    assert watcher.watched(job.id)
+    watcher.left(job)
+    assert told.news() == [(job, False)]
+    assert not watcher.watched(job.id)
+    watcher.close()
+
+
+async def test_who_listens_to_everything_watches_every_job(registry: JobRegistry, watcher: Watcher) -> None:
+    first, second, told = start(registry), start(registry), Told(watcher)
+    watcher.joined(first)
+    told.news()
+    watcher.joined_all()
+    watcher.joined_all()
+    # The first was watched before.
+    assert told.news() == [(second, True)]
+    watcher.left(first)
+    watcher.joined(second)
+    assert told.news() == []
+    assert watcher.watched(first.id)
+    watcher.left_all()
+    assert told.news() == []
+    watcher.left_all()
+    assert told.news() == [(first, False)]
+    assert [watcher.watched(job.id) for job in (first, second)] == [False, True]
+    watcher.close()
+
+
+async def test_a_job_that_comes_while_somebody_listens_to_everything_is_watched(
+    registry: JobRegistry, watcher: Watcher
+) -> None:
+    watcher.joined_all()
+    job = start(registry)
+    assert watcher.watched(job.id)
+    assert watcher.listeners(job.id) == watcher.total == 0
+
+
+async def test_listening_to_everything_keeps_no_job_alive(registry: JobRegistry, watcher: Watcher) -> None:
+    job = start(registry)
+    watcher.joined_all()
+    watcher.joined(job)
+    watcher.left(job)
+    await eventually(lambda: job.state is State.CANCELLED)
+
+
+async def test_any_coming_and_going_is_told_as_it_is(registry: JobRegistry, watcher: Watcher) -> None:
+    chance = seeded(4)
+    jobs = [start(registry, on_disconnect="finish") for _ in range(5)]
+    believed = dict.fromkeys(jobs, False)
+    watcher.on_watch(lambda job, watched: believed.__setitem__(job, watched))
+    listening: list[Job | None] = []
+    for _ in range(1000):
+        if listening and chance.random() < 0.55:
+            gone = listening.pop(chance.randrange(len(listening)))
+            watcher.left_all() if gone is None else watcher.left(gone)
+        else:
+            listening.append(come := chance.choice([*jobs, None]))
+            watcher.joined_all() if come is None else watcher.joined(come)
+        for job in jobs:
+            assert believed[job] == watcher.watched(job.id) == (None in listening or job in listening)

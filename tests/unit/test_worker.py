@@ -1,0 +1,247 @@
+"""`worker.worker`: what it tells an engine and makes of what that says; the test plays the engine's process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from rbee_sd.messages import Cancel, Cancelled, Curve, Event, Finished, Generate, Message, Pulse, Ready, Watch
+from rbee_sd.worker import worker as module
+from rbee_sd.worker.worker import MAX_CURVES, Health, Worker
+from tests.conftest import eventually
+
+
+class ScriptedProcess:
+    """Stands in for an engine's process: keeps what is sent, and says what the test wants."""
+
+    pid = 4711
+
+    def __init__(
+        self, _target: Any, _config: Any, say: Callable[[Message], None], leave: Callable[[int | None], None]
+    ) -> None:
+        self.say, self.leave = say, leave
+        self.sent: list[Message] = []
+        self.killed = False
+
+    def send(self, message: Message) -> None:
+        """See `EngineProcess`."""
+        self.sent.append(message)
+
+    def kill(self) -> None:
+        """See `EngineProcess`; the test says when it is dead."""
+        self.killed = True
+
+
+class Notes:
+    """A `Listener` that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+        self.lost_jobs: list[str] = []
+
+    def said(self, message: Event) -> None:
+        """See `Listener`."""
+        self.heard.append(message)
+
+    def narrate(self, text: str) -> None:
+        """See `Listener`."""
+
+    def ready(self) -> None:
+        """See `Listener`."""
+
+    def lost(self, job_ids: Iterable[str]) -> None:
+        """See `Listener`."""
+        self.lost_jobs += job_ids
+
+    def refuse(self, code: str, message: str) -> None:
+        """See `Listener`."""
+
+
+class Bench:
+    """A worker, its listener and the engines it has started."""
+
+    def __init__(self, cancel_timeout: float) -> None:
+        self.notes = Notes()
+        self.worker = Worker(lambda *_: None, None, self.notes, cancel_timeout)
+
+    @property
+    def engine(self) -> ScriptedProcess:
+        """The engine that lives."""
+        process: Any = self.worker._process
+        assert isinstance(process, ScriptedProcess)
+        return process
+
+    def start(self, capacity: int) -> None:
+        """Start an engine that is ready for so many jobs."""
+        self.worker.start()
+        self.engine.say(Ready("demo", "sd", "cpu", "float32", capacity, 64, 64, 20, 7.5))
+
+    def submit(self, job_id: str, priority: int = 0) -> None:
+        """Begin a job."""
+        self.worker.submit(Generate(job_id, "a", "", 5, priority=priority))
+
+    def takes(self, *priorities: int) -> list[bool]:
+        """Whether it takes a job of each of these priorities."""
+        return [self.worker.takes(priority) for priority in priorities]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A worker whose engine takes three jobs at once."""
+    monkeypatch.setattr(module, "EngineProcess", ScriptedProcess)
+    bench = Bench(cancel_timeout=0.05)
+    bench.start(3)
+    return bench
+
+
+def curve(side: int, cap: int = 8) -> Curve:
+    """A measurement for square images."""
+    return Curve(side, side, (2, 4), (10.0, 14.5), cap)
+
+
+async def test_an_engine_takes_as_many_jobs_as_it_says(bench: Bench) -> None:
+    for number in range(3):
+        assert bench.takes(0, -5) == [True, True]
+        bench.submit(f"job {number}")
+    assert bench.takes(0, -5) == [False, False]
+    with pytest.raises(RuntimeError):
+        bench.submit("one more")
+    bench.engine.say(Finished("job 1", (b"png",)))
+    assert bench.takes(0, -5) == [True, True]
+    assert bench.worker.in_flight == 2
+
+
+async def test_a_higher_priority_is_taken_when_all_places_are_and_twice_as_many_at_most(bench: Bench) -> None:
+    for number in range(3):
+        bench.submit(f"low {number}")
+    for number in range(3):
+        assert bench.takes(0, 1) == [False, True]
+        bench.submit(f"high {number}", 1)
+    assert bench.takes(0, 1, 2, 100) == [False] * 4
+    # A low one that ends makes room for a third rank, not for its own.
+    bench.engine.say(Cancelled("low 0", 0))
+    assert bench.takes(0, 1, 2) == [False, False, True]
+    for number in range(3):
+        bench.engine.say(Finished(f"high {number}", ()))
+    assert bench.takes(0) == [True]
+
+
+async def test_nothing_is_taken_by_an_engine_that_is_not_ready(bench: Bench) -> None:
+    bench.engine.leave(1)
+    assert bench.takes(0, 100) == [False, False]
+    with pytest.raises(RuntimeError):
+        bench.submit("early")
+    bench.worker.start()
+    assert bench.takes(0) == [False]
+    await bench_stops(bench)
+
+
+async def test_an_engine_that_dies_loses_every_job_it_had(bench: Bench) -> None:
+    bench.submit("a")
+    bench.submit("b", 1)
+    bench.worker.cancel("b")
+    bench.engine.leave(-9)
+    assert bench.notes.lost_jobs == ["a", "b"]
+    assert bench.worker.in_flight == 0
+    bench.start(3)
+    # The time that was left for the cancelled one is not held against the next engine.
+    bench.submit("c")
+    over = asyncio.get_running_loop().time() + 0.1
+    await eventually(lambda: asyncio.get_running_loop().time() > over)
+    assert not bench.engine.killed
+    await bench_stops(bench)
+
+
+async def test_a_job_is_cancelled_once_and_only_while_it_is_in_the_engine(bench: Bench) -> None:
+    bench.submit("a")
+    bench.submit("b")
+    for job_id in ("a", "a", "unknown"):
+        bench.worker.cancel(job_id)
+    assert bench.engine.sent[2:] == [Cancel("a")]
+    # Its place is taken until the engine has let it go.
+    bench.submit("c")
+    assert bench.takes(0) == [False]
+    bench.engine.say(Cancelled("a", 3))
+    assert bench.takes(0) == [True]
+    bench.worker.cancel("a")
+    assert len(bench.engine.sent) == 4
+
+
+async def test_an_engine_that_holds_on_to_one_of_several_cancelled_jobs_is_replaced(bench: Bench) -> None:
+    for job_id in ("a", "b", "c"):
+        bench.submit(job_id)
+    bench.worker.cancel("a")
+    bench.worker.cancel("b")
+    bench.engine.say(Cancelled("a", 0))
+    engine = bench.engine
+    await eventually(lambda: engine.killed)
+    engine.leave(-9)
+    assert bench.notes.lost_jobs == ["b", "c"]
+    assert bench.worker.health is Health.RESTARTING
+    await bench_stops(bench)
+
+
+async def test_an_engine_that_lets_all_cancelled_jobs_go_lives(bench: Bench) -> None:
+    for job_id in ("a", "b", "c"):
+        bench.submit(job_id)
+        bench.worker.cancel(job_id)
+    for job_id in ("b", "c", "a"):
+        bench.engine.say(Cancelled(job_id, 0))
+    over = asyncio.get_running_loop().time() + 0.1
+    await eventually(lambda: asyncio.get_running_loop().time() > over)
+    assert not bench.engine.killed
+
+
+async def test_who_watches_is_told_to_the_engine_that_has_the_job(bench: Bench) -> None:
+    bench.submit("a")
+    bench.worker.watch("a", True)
+    bench.worker.watch("unknown", True)
+    bench.worker.watch("a", False)
+    bench.engine.say(Finished("a", ()))
+    bench.worker.watch("a", True)
+    assert bench.engine.sent[1:] == [Watch("a", True), Watch("a", False)]
+    bench.engine.leave(0)
+    bench.worker.watch("a", True)
+    await bench_stops(bench)
+
+
+async def test_curves_are_kept_for_each_size_and_end_with_their_engine(bench: Bench) -> None:
+    states = [bench.worker.curves]
+    for each in (curve(64), curve(512), curve(64, cap=16)):
+        bench.engine.say(each)
+    states.append(bench.worker.curves)
+    assert bench.notes.heard == []
+    bench.engine.leave(1)
+    states.append(bench.worker.curves)
+    assert states == [(), (curve(512), curve(64, cap=16)), ()]
+    await bench_stops(bench)
+
+
+async def test_no_more_curves_are_kept_than_there_is_room_for(bench: Bench) -> None:
+    for side in range(1, 3 * MAX_CURVES + 1):
+        bench.engine.say(curve(side))
+        bench.engine.say(curve(1))
+    kept = bench.worker.curves
+    assert len(kept) == MAX_CURVES
+    # The one that was measured again and again is among them, though its size was the first.
+    assert [each.width for each in kept][-2:] == [3 * MAX_CURVES, 1]
+
+
+async def test_the_pulse_is_the_engines_latest_and_ends_with_it(bench: Bench) -> None:
+    bench.engine.say(Pulse(3, 6, 0.5, 1.0))
+    bench.engine.say(Pulse(5, 12, 0.75, 1.0))
+    assert bench.worker.pulse == Pulse(5, 12, 0.75, 1.0)
+    assert bench.notes.heard == []
+    bench.engine.leave(1)
+    assert bench.worker.pulse == Pulse(0)
+    await bench_stops(bench)
+
+
+async def bench_stops(bench: Bench) -> None:
+    """No engine is started any more."""
+    restart = bench.worker._restart
+    if restart is not None:
+        restart.cancel()
