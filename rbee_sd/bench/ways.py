@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rbee_sd.bench.measure import Figure, latency, spread, steps
@@ -15,11 +16,17 @@ Sample = Mapping[str, Any]
 
 SHARED_AIM = 1.6
 """Times the throughput of `pipe()` again and again, at least."""
+SERVED_AIM = 1.5
+"""The same, for clients over HTTP."""
 SINGLE_AIM = 1.03
 """Times the time of `pipe()`, at most."""
 CANCEL_AIM = 1
 NEWCOMER_AIM = 2
-"""Steps, both."""
+SERVED_CANCEL_AIM = 2
+"""Steps, all three. Over HTTP another forward may begin while the request is on its way."""
+
+IDLE_AIM = 3.0
+"""Percent."""
 
 NAMES = {
     "sequential": "pipe() again and again",
@@ -27,6 +34,16 @@ NAMES = {
     "shared": "engine, all jobs at once",
     "static": "one pipe() of a batch",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What clients of a worker got: so many `images` in so many `seconds`, how long each took, the engine's count."""
+
+    seconds: float
+    images: int
+    pulse: Mapping[str, float]
+    waits: Sequence[float]
 
 
 def compared(rounds: Mapping[str, Sequence[Sample]], images: int) -> list[Figure]:
@@ -60,6 +77,29 @@ def compared(rounds: Mapping[str, Sequence[Sample]], images: int) -> list[Figure
         cpu_ratio("single", "CPU of one job : pipe()", rounds["single"], rounds["sequential"]),
     ]
     return ratios + [figure for way, samples in rounds.items() for figure in speed(way, samples, images)]
+
+
+def served(sequential: Sequence[float], images: int, rounds: Sequence[Round]) -> list[Figure]:
+    """Clients of a worker beside the plain loop, of which each round made so many images."""
+    alone = images / statistics.median(sequential)
+    rates = [each.images / each.seconds for each in rounds]
+    pulses = [each.pulse for each in rounds]
+    rows = sum(pulse["rows"] for pulse in pulses) / sum(pulse["forwards"] for pulse in pulses)
+    text = "served, throughput"
+    return [
+        Figure(
+            "served_ratio", f"{text} : pipe() again and again", statistics.median(rates) / alone, "x", SERVED_AIM, True
+        ),
+        Figure("served_per_s", f"{text}, median of {len(rates)}", statistics.median(rates), "images/s"),
+        Figure("served_spread", f"{text}, spread", spread(rates), "%"),
+        Figure("sequential_per_s", f"{NAMES['sequential']}, median of {len(sequential)}", alone, "images/s"),
+        Figure("sequential_spread", f"{NAMES['sequential']}, spread", spread(sequential), "%"),
+        Figure("served_rows", "served, rows of a forward", rows, "rows"),
+        idle("served", "served, time of the engine outside the model", pulses, IDLE_AIM),
+        *latency(
+            "served", "served, from POST to the end of the stream", [wait for each in rounds for wait in each.waits]
+        ),
+    ]
 
 
 def cpu_ratio(name: str, text: str, first: Sequence[Sample], second: Sequence[Sample]) -> Figure:

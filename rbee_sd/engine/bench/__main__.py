@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -43,19 +44,19 @@ def measure(plan: Plan, tell: Tell) -> dict[str, Any]:
     )
     model = load(config)
     knee = model.warm_up()
-    ways = Ways(model, plan)
-    for way in plan.ways:
-        # The first of everything takes longer.
-        ways.measure(way, plan.images if way in ("shared", "static") else 1)
-    done()
-    return {
-        "model": asdict(model.describe()),
-        "threads": torch.get_num_threads(),
-        "knee": asdict(knee),
-        "curve": _curve(model, ways, plan, tell, done),
-        "rounds": _rounds(ways, plan, tell, done),
-        "moments": _moments(model, ways, plan, tell, done),
-    }
+    with closing(Ways(model, plan)) as ways:
+        for way in plan.ways:
+            # The first of everything takes longer.
+            ways.measure(way, plan.images if way in ("shared", "static") else 1)
+        done()
+        return {
+            "model": asdict(model.describe()),
+            "threads": torch.get_num_threads(),
+            "knee": asdict(knee),
+            "curve": _curve(model, ways, plan, tell, done),
+            "rounds": _rounds(ways, plan, tell, done),
+            "moments": _moments(model, ways, plan, tell, done),
+        }
 
 
 def _rounds(ways: Ways, plan: Plan, tell: Tell, done: Callable[[], None]) -> dict[str, list[dict[str, Any]]]:

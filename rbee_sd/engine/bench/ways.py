@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import count
 from multiprocessing.connection import wait
 from typing import Any
@@ -34,6 +33,13 @@ class Ways:
         self._ready = model.describe()
         self._side = plan.side or self._ready.width
         self._numbers = count(1)
+        self._live = Engine(model, self._emit)
+        self._pulse = Pulse(0)
+        self._finished = 0
+
+    def close(self) -> None:
+        """End the engine's other thread."""
+        self._live.close()
 
     def work(self, **changes: Any) -> Generate:
         """A job for one image that nobody has asked for before."""
@@ -93,31 +99,34 @@ class Ways:
 
     def _engine(self, groups: list[list[Generate]]) -> dict[str, Any]:
         """Groups of jobs, one group after the other, as the engine's own loop does them."""
-        said: list[Message] = []
-
-        def emit(message: Message) -> None:
-            # The front would get this frame.
-            encode(message)
-            said.append(message)
-
+        self._finished, before = 0, self._pulse
         forwards, rows = self._model.forwards, self._model.rows
-        engine = Engine(self._model, emit)
-        try:
-            for group in groups:
-                for work in group:
-                    engine.submit(work)
-                while engine.busy or engine.waiting:
-                    wait([engine.wakeup], timeout=0 if engine.busy else None)
-                    engine.deliver()
-                    if engine.busy:
-                        engine.step()
-        finally:
-            engine.close()
-        for message in said:
-            if isinstance(message, Failed):
-                raise RuntimeError(f"a job failed: {message.message}")
-        finished = sum(isinstance(message, Finished) for message in said)
-        if finished != sum(map(len, groups)):
-            raise RuntimeError(f"of {sum(map(len, groups))} jobs {finished} were finished")
-        pulse = asdict([message for message in said if isinstance(message, Pulse)][-1])
-        return pulse | {"forwards": self._model.forwards - forwards, "rows": self._model.rows - rows}
+        engine = self._live
+        for group in groups:
+            for work in group:
+                engine.submit(work)
+            while engine.busy or engine.waiting:
+                wait([engine.wakeup], timeout=0 if engine.busy else None)
+                engine.deliver()
+                if engine.busy:
+                    engine.step()
+        if self._finished != sum(map(len, groups)):
+            raise RuntimeError(f"of {sum(map(len, groups))} jobs {self._finished} were finished")
+        return {
+            # By the model's own count: not every forward of this process is the engine's.
+            "forwards": self._model.forwards - forwards,
+            "rows": self._model.rows - rows,
+            "worked": self._pulse.worked - before.worked,
+            "elapsed": self._pulse.elapsed - before.elapsed,
+        }
+
+    def _emit(self, message: Message) -> None:
+        # The front would get this frame.
+        encode(message)
+        match message:
+            case Pulse():
+                self._pulse = message
+            case Finished():
+                self._finished += 1
+            case Failed(_, _, text):
+                raise RuntimeError(f"a job failed: {text}")
