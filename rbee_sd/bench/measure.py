@@ -11,18 +11,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One result. `aim` is the largest value that is good enough; None where there is no aim."""
+    """One result. `aim` is the largest value that is good enough, or the least if `more` is better; None: no aim."""
 
     name: str
     text: str
     value: float
     unit: str
     aim: float | None = None
+    more: bool = False
 
     @property
     def met(self) -> bool | None:
         """Whether the aim was reached; None without one."""
-        return None if self.aim is None else self.value <= self.aim
+        if self.aim is None:
+            return None
+        return self.value >= self.aim if self.more else self.value <= self.aim
 
     def to_json(self) -> dict[str, Any]:
         """The figure as a JSON object, its value unrounded."""
@@ -32,6 +35,7 @@ class Figure:
             "value": self.value,
             "unit": self.unit,
             "aim": self.aim,
+            "better": "more" if self.more else "less",
             "met": self.met,
         }
 
@@ -41,7 +45,7 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     return sorted(samples)[max(0, math.ceil(len(samples) * percent / 100) - 1)]
 
 
-def latency(name: str, text: str, seconds: Sequence[float], aim_ms: float) -> list[Figure]:
+def latency(name: str, text: str, seconds: Sequence[float], aim_ms: float | None = None) -> list[Figure]:
     """Median, 99th percentile (which has the aim) and worst of durations, in milliseconds."""
     return [
         Figure(f"{name}_p50_ms", f"{text}, p50 of {len(seconds)}", 1000 * statistics.median(seconds), "ms"),
@@ -50,11 +54,29 @@ def latency(name: str, text: str, seconds: Sequence[float], aim_ms: float) -> li
     ]
 
 
+def steps(name: str, text: str, samples: Sequence[float], aim: float) -> list[Figure]:
+    """Median, 99th percentile (which has the aim) and worst of counts of denoise steps."""
+    return [
+        Figure(f"{name}_p50", f"{text}, p50 of {len(samples)}", statistics.median(samples), "steps"),
+        Figure(f"{name}_p99", f"{text}, p99", percentile(samples, 99), "steps", aim),
+        Figure(f"{name}_worst", f"{text}, worst", max(samples), "steps"),
+    ]
+
+
+def spread(samples: Sequence[float]) -> float:
+    """How far the middle half of the samples lies apart, in percent of the median; no measure of few samples."""
+    if len(samples) < 2:
+        return 0.0
+    lower, _, upper = statistics.quantiles(samples, n=4, method="inclusive")
+    return 100 * (upper - lower) / statistics.median(samples)
+
+
 def table(figures: Iterable[Figure]) -> str:
     """The figures as lines of text: what, measured, aim, met."""
     rows = [("figure", "measured", "aim", "met")]
     for figure in figures:
-        aim = "" if figure.aim is None else f"{figure.aim:g} {figure.unit}"
+        bound = ">= " if figure.more else "<= "
+        aim = "" if figure.aim is None else f"{bound}{figure.aim:g} {figure.unit}"
         met = {None: "", True: "yes", False: "NO"}[figure.met]
         rows.append((figure.text, f"{_rounded(figure.value)} {figure.unit}", aim, met))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -76,6 +76,18 @@ async def measure_streams(streams: int, settle: float) -> list[Figure]:
             return await _streams(benched, streams, settle)
 
 
+async def measure_peaks(benched: BenchedWorker, port: int) -> list[Figure]:
+    """The most resident memory the front and its engine had so far; where the system does not tell, what they have."""
+    connection = await Connection.open(port)
+    engine = psutil.Process((await connection.status())["engine"]["pid"])
+    connection.close()
+    front = benched.front
+    return [
+        Figure("front_peak_mb", "peak memory of the front", _peak(front) / 1e6, "MB"),
+        Figure("engine_peak_mb", "peak memory of the engine", _peak(engine) / 1e6, "MB"),
+    ]
+
+
 async def _streams(benched: BenchedWorker, streams: int, settle: float) -> list[Figure]:
     port = await benched.port()
     connection = await Connection.open(port)
@@ -146,6 +158,14 @@ def _sizes(name: str, text: str, front: psutil.Process) -> list[Figure]:
         if hasattr(full, kind):
             figures.append(Figure(f"{name}_{kind}_mb", f"{text}, {kind.upper()}", getattr(full, kind) / 1e6, "MB"))
     return figures
+
+
+def _peak(process: psutil.Process) -> int:
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return _rss(process)
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _rss(front: psutil.Process) -> int:

@@ -78,6 +78,11 @@ class Diffusion:
         """See `Pipeline`."""
         return self.denoiser.rows
 
+    @property
+    def pipe(self) -> Any:
+        """The pipeline as diffusers made it, for those who compare."""
+        return self._pipe
+
     def warm_up(self) -> Curve:
         """See `Pipeline`. Goes as far as the first forward of a job as the model wants it."""
         try:
@@ -89,8 +94,16 @@ class Diffusion:
             raise ModelError(text) from error
 
     def _measure(self) -> Curve:
-        work = Generate("", "", "", 0, operation=next(iter(self._pipes)))
-        plan = self.settle(work, inputs.blank(self._width, self._height))
+        call = self.first_call(Generate("", "", "", 0, operation=next(iter(self._pipes))))
+        while not self.denoiser.settled(call):
+            self.denoiser.measure(call)
+        curve = self.curve_of(call)
+        self._capacity = max(1, min(self._max_jobs, curve.cap))
+        return curve
+
+    def first_call(self, work: Generate) -> Call:
+        """The first forward that a job asks for, to be measured; the job itself goes no further."""
+        plan = self.settle(work, inputs.blank(work.width or self._width, work.height or self._height))
         strand = Strand(0, lambda: self.paint(plan, 0, _Silence()), priority=0, owner="", place=0)
         strand.wake()
         if strand.error is not None:
@@ -99,12 +112,8 @@ class Diffusion:
             # A model that only inpaints looks at the picture first.
             strand.wake(strand.wants.run())
         call = strand.call
-        while not self.denoiser.settled(call):
-            self.denoiser.measure(call)
         strand.end()
-        curve = self.curve_of(call)
-        self._capacity = max(1, min(self._max_jobs, curve.cap))
-        return curve
+        return call
 
     def describe(self) -> Ready:
         """See `Pipeline`."""
