@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 import orjson
@@ -232,7 +232,9 @@ _HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}
 
 def encode(message: Message) -> bytes:
     """Return one frame. Raises `ProtocolError` when it would be too large, or would not come back the same."""
-    body: dict[str, Any] = {"kind": type(message).__name__, **asdict(message)}
+    # Not `asdict`, which copies: this is done for each step of each job.
+    body: dict[str, Any] = {name: getattr(message, name) for name in _HINTS[type(message)]}
+    body["kind"] = type(message).__name__
     blobs: list[bytes] = []
     for name, hint in _HINTS[type(message)].items():
         if hint == tuple[bytes, ...]:

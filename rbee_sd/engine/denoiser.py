@@ -29,10 +29,10 @@ from rbee_sd.engine.pipeline import DeviceLostError
 
 log = logging.getLogger(__name__)
 
-REPEATS = 2
-"""Forwards that are timed for each number of rows, behind one that is not; the best counts."""
+REPEATS = 12
+ENOUGH = 0.1
 SLOW = 1.0
-"""Seconds."""
+"""Forwards that are timed for each number of rows: so many, or for so many seconds, but three unless they are slow."""
 AHEAD = 2
 """Forwards that a GPU may be behind of what was asked of it. With more, progress would be a promise only."""
 
@@ -180,9 +180,9 @@ class SharedDenoiser:
         return tuple(tensor.clone() for tensor in result) if self._bucketed else result
 
     def _time(self, call: Packed) -> float:
-        """Seconds of a forward; what is slow is done once, since a first forward is hardly slower then."""
+        """Seconds of a forward: the best of several, of which the first warms up; of one, if that takes long."""
         times: list[float] = []
-        while len(times) <= REPEATS and sum(times) < SLOW:
+        while (len(times) < 3 and sum(times) < SLOW) or (len(times) < REPEATS and sum(times) < ENOUGH):
             synchronize(self.device)
             began = time.perf_counter()
             self._forward([call])

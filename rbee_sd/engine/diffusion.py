@@ -25,6 +25,7 @@ from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, ModelError
 from rbee_sd.engine.previews import Previews
 from rbee_sd.engine.progress import StepCounter
 from rbee_sd.engine.prompts import PromptCache
+from rbee_sd.engine.recipe import recipe
 from rbee_sd.engine.schedulers import Schedulers, draw_from, keep_timesteps_on_cpu
 from rbee_sd.engine.strand import Strand
 from rbee_sd.engine.vae import VaeStandIn
@@ -261,7 +262,7 @@ class Diffusion:
             counter = counter or StepCounter(plan.total, pipe.num_timesteps)
             for step in counter.after(index + 1):
                 report.step(step)
-                if step < plan.total and report.wants_preview():
+                if step < plan.total and report.wants_preview() and self._previews.due(plan.work.job_id):
                     self._preview(plan, pipe, step, tensors["latents"], report)
             return {}
 
@@ -277,25 +278,8 @@ class Diffusion:
         pixels = to_host((output.images[0] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous())
         flags = getattr(output, "nsfw_content_detected", None) or [False]
         keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask)
-        recipe = self._recipe(plan, seed)
-        return Picture(partial(_encode, pixels, recipe, keep), bool(flags[0]))
-
-    def _recipe(self, plan: Plan, seed: int) -> dict[str, Any]:
-        work = plan.work
-        recipe: dict[str, Any] = {
-            "operation": work.operation,
-            "prompt": work.prompt,
-            "negative_prompt": work.negative_prompt if self._family.negative else "",
-            "seed": seed,
-            "steps": plan.steps,
-            "guidance_scale": plan.guidance_scale,
-            "width": plan.width,
-            "height": plan.height,
-            "scheduler": plan.scheduler,
-            "model": self._name,
-            "loras": [{"name": name, "scale": scale} for name, scale in zip(work.loras, work.lora_scales, strict=True)],
-        }
-        return recipe if plan.strength is None else recipe | {"strength": plan.strength}
+        made_by = recipe(plan, seed, self._name, negative=self._family.negative)
+        return Picture(partial(_encode, pixels, made_by, keep), bool(flags[0]))
 
 
 class _Silence:
@@ -311,8 +295,8 @@ class _Silence:
         pass
 
 
-def _encode(pixels: Callable[[], Any], recipe: dict[str, Any], keep: Any) -> bytes:
-    return png.png(pixels(), recipe, keep)
+def _encode(pixels: Callable[[], Any], made_by: dict[str, Any], keep: Any) -> bytes:
+    return png.png(pixels(), made_by, keep)
 
 
 def _native_size(pipe: Any, denoiser: Any, scale: int) -> tuple[int, int]:

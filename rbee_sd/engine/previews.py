@@ -33,9 +33,9 @@ class Previews:
         self._cost = 0.0
         self._last: dict[str, float] = {}
 
-    def due(self, job_id: str, watched: int) -> bool:
-        """Whether a job may have a preview now, one of so many that are watched."""
-        interval = max(INTERVAL, self._cost / SHARE * max(1, watched))
+    def due(self, job_id: str) -> bool:
+        """Whether a job may have a preview now: all that have previews share what these may cost."""
+        interval = max(INTERVAL, self._cost / SHARE * len({*self._last, job_id}))
         return time.monotonic() - self._last.get(job_id, -interval) >= interval
 
     def make(self, job_id: str, latents: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:

@@ -181,7 +181,7 @@ def test_a_signal_to_generate_leaves_nothing_behind(tmp_path: Path, number: sign
         (tmp_path / "faults" / "slow").write_text("0.2")
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("pretending"):
+            if line.startswith("painting"):
                 break
         process.send_signal(number)
         assert process.wait(30) == status
