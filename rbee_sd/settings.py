@@ -72,9 +72,7 @@ class Settings:
         "Number format of the weights; auto suits it to the device.",
         choices=("auto", "float32", "float16", "bfloat16"),
     )
-    threads: int = setting(
-        0, "CPU threads of the engine; 0 takes all cores, behind whoever else wants them.", minimum=0, maximum=1024
-    )
+    threads: int = setting(0, "CPU threads of the engine; 0 leaves one core to the front.", minimum=0, maximum=1024)
     channels_last: bool = setting(True, "Keep the weights of convolutions channels last, which suits most devices.")
     attention: str = setting(
         "sdpa",

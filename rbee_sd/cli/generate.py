@@ -36,6 +36,10 @@ SETTINGS = (
 )
 
 
+ROWS = 8
+"""Rows of a forward in a worker for one call, unless the settings say."""
+
+
 class GenerateError(Exception):
     """There is no picture. The message says why."""
 
@@ -150,7 +154,15 @@ async def _own_worker(settings: Settings) -> AsyncIterator[Client]:
     logs.configure("warning", settings.log_format)
     with tempfile.TemporaryDirectory(prefix="rbee-sd-") as folder:
         own = replace(
-            settings, host="127.0.0.1", port=0, api_key="", state_dir=folder, log_level="warning", drain_timeout=0.0
+            settings,
+            host="127.0.0.1",
+            port=0,
+            api_key="",
+            state_dir=folder,
+            log_level="warning",
+            drain_timeout=0.0,
+            # Measuring how many rows pay takes longer than it saves in one call.
+            max_rows=settings.max_rows or ROWS,
         )
         server = Server(own)
         await server.start()

@@ -30,7 +30,7 @@ from rbee_sd.engine.pipeline import DeviceLostError
 log = logging.getLogger(__name__)
 
 REPEATS = 12
-ENOUGH = 0.1
+ENOUGH = 0.05
 SLOW = 1.0
 """Forwards that are timed for each number of rows: so many, or for so many seconds, but three unless they are slow."""
 AHEAD = 2
@@ -147,7 +147,7 @@ class SharedDenoiser:
         self._loras.apply(loras)
         began = time.perf_counter()
         try:
-            curve.seconds[rows] = self._time(take(packed, [row % packed.rows for row in range(rows)]))
+            curve.measured(rows, self._time(take(packed, [row % packed.rows for row in range(rows)])))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -47,9 +47,13 @@ def choose_dtype(wanted: str, device: torch.device, half: str = "float16") -> to
 
 
 def set_threads(wanted: int) -> int:
-    """Set torch's CPU threads; 0 takes all cores. Returns the number set."""
+    """Set torch's CPU threads; 0 leaves one core to the front. Returns the number set.
+
+    Not all of them: threads wait for each other in every operation, so one that has to share its core with another
+    process holds up all. On two cores that made forwards up to a hundred times slower.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = wanted or cores
+    threads = wanted or max(1, cores - 1)
     torch.set_num_threads(threads)
     return threads
 

@@ -210,11 +210,13 @@ class Diffusion:
         return None if self.denoiser.measure(call) is None else self.curve_of(call)
 
     def curve_of(self, call: Call) -> Curve:
-        """What is known of such calls, for the front."""
+        """What is known of such calls, for the front and the log."""
         curve = self.denoiser.curve(call)
         rows = tuple(sorted(curve.seconds))
         ms = tuple(round(curve.seconds[each] * 1000, 3) for each in rows)
-        return Curve(*call.label, rows, ms, self.denoiser.cap(call))
+        told = Curve(*call.label, rows, ms, self.denoiser.cap(call))
+        log.info("%d x %d: forwards of %s rows take %s ms; %d at most", *call.label, rows, ms, told.cap)
+        return told
 
     def _copy(self, plan: Plan, loras: LoraSet, alone: Any, generator: torch.Generator) -> Any:
         """A pipeline for one image. The weights are shared; scheduler, guidance and progress are its own."""

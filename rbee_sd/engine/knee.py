@@ -19,9 +19,11 @@ log = logging.getLogger(__name__)
 
 GAIN = 1.10
 PATIENCE = 2
-"""Doublings in a row that may gain too little before it is enough; one alone may have been disturbed."""
+"""Doublings in a row that may gain too little before it is enough."""
+PASSES = 3
+"""Times that each number is measured, some time apart: another process may disturb one of them. The best counts."""
 BUDGET = 10.0
-"""Seconds after which no larger number is tried: on a slow device the answer is 1 or 2, and somebody waits for it."""
+"""Seconds after which no more is measured: on a slow device the answer is 1 or 2, and somebody waits for it."""
 REMEMBERED = 500
 """Curves in the file; the oldest go first."""
 
@@ -30,22 +32,31 @@ REMEMBERED = 500
 class Curve:
     """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails.
 
-    `spent` are the seconds that measuring has taken so far.
+    `passes` counts the measurements, `spent` the seconds that they took.
     """
 
     limit: int
     seconds: dict[int, float] = field(default_factory=dict)
+    passes: dict[int, int] = field(default_factory=dict)
     spent: float = 0.0
 
     def wanted(self) -> int | None:
         """The next number of rows to measure; None when the knee is known."""
         if not self.seconds:
             return 1
+        if self.spent >= BUDGET:
+            return None
         tried = sorted(self.seconds)
-        following = tried[-1] * 2
-        late = [rows for rows in tried if rows > self.cap]
-        enough = following > self.limit or len(late) >= PATIENCE or self.spent >= BUDGET
-        return None if enough else following
+        beyond = sum(rows > self.cap for rows in tried)
+        if tried[-1] * 2 <= self.limit and beyond < PATIENCE:
+            return tried[-1] * 2
+        seldom = min(tried, key=lambda rows: self.passes[rows])
+        return seldom if self.passes[seldom] < PASSES else None
+
+    def measured(self, rows: int, seconds: float) -> None:
+        """A forward of so many rows took so long."""
+        self.seconds[rows] = min(seconds, self.seconds.get(rows, seconds))
+        self.passes[rows] = self.passes.get(rows, 0) + 1
 
     def failed(self, rows: int) -> None:
         """So many rows were too many."""
@@ -80,7 +91,7 @@ class CurveFile:
             seconds = {int(rows): float(each) for rows, each in entry["seconds"].items() if int(rows) <= limit}
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
-        return Curve(limit, seconds, BUDGET) if seconds else None
+        return Curve(limit, seconds, spent=BUDGET) if seconds else None
 
     def keep(self, key: str, curve: Curve) -> None:
         """Remember a curve. A disk that refuses is logged and no more: it will be measured again."""

@@ -25,7 +25,6 @@ from rbee_sd.messages import Fatal, Narration
 
 log = logging.getLogger(__name__)
 
-NICENESS = 10
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
@@ -36,8 +35,6 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(config.log_level, config.log_format, background=True)
     _die_with_front()
-    # On a CPU it takes all cores; the front, and whoever else works on this machine, goes first.
-    os.nice(NICENESS)
 
     emit = partial(send, pipe)
     try:
