@@ -117,6 +117,8 @@ class Task:
         for each in range(self._step + 1, min(self._steps) + 1):
             self._emit(Progress(self.work.job_id, each, total, time.time()))
             self._step = each
+            if each == total:
+                self._narrate("decoding the picture")
 
     def previewed(self, index: int, step: int, encode: Callable[[], bytes]) -> None:
         """A preview is to be made and shown."""
