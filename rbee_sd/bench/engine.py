@@ -27,11 +27,12 @@ class Plan:
     rounds: int = 12
     rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     forwards: int = 15
+    variants: tuple[int, ...] = (2, 16)
     moments: int = 150
 
 
 PLAN = Plan()
-QUICK = Plan(rounds=3, forwards=5, moments=15)
+QUICK = Plan(rounds=3, forwards=5, variants=(), moments=15)
 
 
 class _Rows(click.ParamType[tuple[int, ...]]):
@@ -88,6 +89,7 @@ async def measure(plan: Plan) -> list[Figure]:
         *ways.company(found["moments"]),
         *ways.peaks(rounds),
         *ways.curve(found["curve"]),
+        *ways.variants(found["variants"]),
         Figure("cap", "rows that pay, as the engine has found", found["knee"]["cap"], "rows"),
         Figure("capacity", "jobs that it takes at once, therefore", found["model"]["capacity"], "jobs"),
         Figure("threads", "CPU threads", found["threads"], ""),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rbee_sd.engine.batch import take
-from rbee_sd.engine.bench import company
+from rbee_sd.engine.bench import company, variants
 from rbee_sd.engine.bench.plan import WAYS, Plan
 from rbee_sd.engine.bench.ways import Ways
 from rbee_sd.engine.calls import Call
@@ -55,6 +55,7 @@ def measure(plan: Plan, tell: Tell) -> dict[str, Any]:
             "knee": asdict(knee),
             "curve": _curve(model, ways, plan, tell, done),
             "rounds": _rounds(ways, plan, tell, done),
+            "variants": _variants(model, config, plan, tell, done),
             "moments": _moments(model, ways, plan, tell, done),
         }
 
@@ -70,6 +71,15 @@ def _rounds(ways: Ways, plan: Plan, tell: Tell, done: Callable[[], None]) -> dic
             samples[way].append(ways.measure(way, plan.images))
             done()
     return samples
+
+
+def _variants(
+    model: Diffusion, config: EngineConfig, plan: Plan, tell: Tell, done: Callable[[], None]
+) -> dict[str, dict[str, float] | str]:
+    if not plan.variants:
+        return {}
+    tell({"part": "changing one setting at a time", "parts": len(variants.CHANGES)})
+    return variants.measure(model, config, plan.variants, plan.forwards, done)
 
 
 def _moments(model: Diffusion, ways: Ways, plan: Plan, tell: Tell, done: Callable[[], None]) -> list[dict[str, Any]]:
@@ -117,7 +127,12 @@ def main(argument: str) -> int:
         print(json.dumps(line), file=lines, flush=True)
 
     wanted = json.loads(argument)
-    plan = Plan(**(wanted | {"ways": tuple(wanted["ways"]), "rows": tuple(wanted["rows"])}))
+    plan = Plan(
+        **(
+            wanted
+            | {"ways": tuple(wanted["ways"]), "rows": tuple(wanted["rows"]), "variants": tuple(wanted["variants"])}
+        )
+    )
     if unknown := set(plan.ways) - set(WAYS):
         raise ValueError(f"no such way: {unknown}")
     try:
