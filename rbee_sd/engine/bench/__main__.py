@@ -127,12 +127,7 @@ def main(argument: str) -> int:
         print(json.dumps(line), file=lines, flush=True)
 
     wanted = json.loads(argument)
-    plan = Plan(
-        **(
-            wanted
-            | {"ways": tuple(wanted["ways"]), "rows": tuple(wanted["rows"]), "variants": tuple(wanted["variants"])}
-        )
-    )
+    plan = Plan(**(wanted | {name: tuple(wanted[name]) for name in ("ways", "rows", "variants")}))
     if unknown := set(plan.ways) - set(WAYS):
         raise ValueError(f"no such way: {unknown}")
     try:

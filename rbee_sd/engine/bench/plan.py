@@ -12,9 +12,9 @@ WAYS = ("sequential", "single", "shared", "static")
 class Plan:
     """How much is measured, on what.
 
-    Each of `ways` makes `images` images in each of `rounds` rounds. `rows` are timed as forwards, and those in `variants`
-    with one setting changed at a time. `moments` is how often a job is cancelled and another begun. `threads`, `side`: 0
-    for what the worker and the model want.
+    Each of `ways` makes `images` images in each of `rounds` rounds. `rows` are timed as forwards, and those in
+    `variants` with one setting changed at a time. `moments` is how often a job is cancelled and another begun.
+    `threads`, `side`: 0 for what the worker and the model want.
     """
 
     model: str

@@ -37,11 +37,10 @@ def measure(
     found: dict[str, dict[str, float] | str] = {}
     for name, change in CHANGES.items():
         try:
-            changed = load(replace(config, **change))
-            found[name] = _ratios(model, changed, rows, rounds)
+            found[name] = _ratios(model, load(replace(config, **change)), rows, rounds)
         except Exception as error:
             found[name] = type(error).__name__
-        changed = None
+        # Before the next is loaded: two of a large model may be all that fits.
         gc.collect()
         done()
     return found
@@ -50,8 +49,7 @@ def measure(
 def _ratios(model: Diffusion, changed: Diffusion, rows: tuple[int, ...], rounds: int) -> dict[str, float]:
     ratios = {}
     for each in rows:
-        works = [_forward(some, each) for some in (model, changed)]
-        ratios[f"forward of {each} rows"] = _ratio(*works, rounds)
+        ratios[f"forward of {each} rows"] = _ratio(_forward(model, each), _forward(changed, each), rounds)
     ratios["decoding a picture"] = _ratio(_decoding(model), _decoding(changed), rounds)
     return ratios
 
