@@ -26,7 +26,7 @@ REMEMBERED = 500
 
 @dataclass(slots=True)
 class Curve:
-    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails."""
+    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails; 0: all do."""
 
     limit: int
     seconds: dict[int, float] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Curve:
     def wanted(self) -> int | None:
         """The next number of rows to measure; None when the knee is known."""
         if not self.seconds:
-            return 1
+            return 1 if self.limit else None
         tried = sorted(self.seconds)
         following = tried[-1] * 2
         late = [rows for rows in tried if rows > self.cap]
@@ -42,7 +42,7 @@ class Curve:
 
     def failed(self, rows: int) -> None:
         """So many rows were too many."""
-        self.limit = max(1, min(self.limit, rows // 2))
+        self.limit = min(self.limit, rows // 2)
         self.seconds = {tried: seconds for tried, seconds in self.seconds.items() if tried <= self.limit}
 
     @property
