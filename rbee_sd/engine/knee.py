@@ -26,7 +26,7 @@ REMEMBERED = 500
 
 @dataclass(slots=True)
 class Curve:
-    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails; 0: all do."""
+    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or all fails."""
 
     limit: int
     seconds: dict[int, float] = field(default_factory=dict)
