@@ -5,12 +5,13 @@ Of calls that wait, one signature is chosen, and as many calls of it as its cap 
 * higher priority first, always; a lower one stays parked where it is and loses nothing;
 * signatures that cannot share a forward alternate, the one that waited longest first;
 * within a signature a job's first step goes before others' later ones, so that a newcomer is seen to begin; then
-  owners take turns; then first come, first served, which finishes jobs sooner than stepping all of them a little.
+  owners take turns, each with its first job, if not all of these fit; then first come, first served, which finishes
+  jobs sooner than stepping all of them a little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from rbee_sd.engine.calls import Call
@@ -44,33 +45,40 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Turns:
-    """Remembers which signature had its turn when."""
+    """Remembers which signature, and which owner, had its turn when."""
 
     def __init__(self) -> None:
         self._turn = 0
         self._served: dict[Hashable, int] = {}
+        self._owners: dict[str, int] = {}
 
     def choose(self, waiting: Sequence[W]) -> list[W]:
         """The calls of the next forward, at least one. `waiting` must not be empty."""
         self._served = {each.call.signature: self._served.get(each.call.signature, -1) for each in waiting}
-        line = in_line(waiting)
+        self._owners = {each.owner: self._owners.get(each.owner, -1) for each in waiting}
+        line = in_line(waiting, self._owners)
         first = [each.call.signature for each in line if each.priority == line[0].priority]
         # `min` takes the first of equals: the signature of who is first in line.
         chosen = min(first, key=self._served.__getitem__)
         self._turn += 1
         self._served[chosen] = self._turn
-        return _fitting([each for each in line if each.call.signature == chosen])
+        taken = _fitting([each for each in line if each.call.signature == chosen])
+        self._owners |= {each.owner: self._turn for each in taken}
+        return taken
 
 
-def in_line(waiting: Sequence[W]) -> list[W]:
-    """Everyone who waits, in the order in which rows are given out."""
+def in_line(waiting: Sequence[W], served: Mapping[str, int]) -> list[W]:
+    """Everyone who waits, in the order in which rows are given out. `served`: when each owner had its last turn."""
     places: dict[str, list[int]] = {}
     for each in waiting:
         places.setdefault(each.owner, []).append(each.place)
     ranks = {owner: sorted(set(of_owner)) for owner, of_owner in places.items()}
-    return sorted(
-        waiting, key=lambda each: (-each.priority, each.begun, ranks[each.owner].index(each.place), each.place)
-    )
+
+    def place(each: W) -> tuple[int, ...]:
+        rank = ranks[each.owner].index(each.place)
+        return -each.priority, each.begun, rank, served[each.owner], each.place
+
+    return sorted(waiting, key=place)
 
 
 def _fitting(line: Sequence[W]) -> list[W]:
