@@ -205,3 +205,23 @@ def test_a_crowd_of_one_owner_does_not_keep_another_from_stepping() -> None:
         place += 1
         crowd.append(job(place, owner="greedy"))
         assert 99 in places(turns.choose([*crowd, other]))
+
+
+def test_owners_alternate_where_only_one_job_fits() -> None:
+    turns = Turns()
+    waiting = [
+        job(1, owner="a", cap=2),
+        job(2, owner="a", cap=2),
+        job(3, owner="b", cap=2),
+        job(4, owner="c", cap=2),
+        job(5, owner="b", cap=2),
+    ]
+    assert [places(turns.choose(waiting)) for _ in range(6)] == [[1], [3], [4], [1], [3], [4]]
+    # The first job of `a` is done; its next has to wait for its owner's turn.
+    assert [places(turns.choose(waiting[1:])) for _ in range(4)] == [[2], [3], [4], [2]]
+
+
+def test_jobs_of_one_owner_come_to_an_end_one_after_the_other() -> None:
+    turns = Turns()
+    waiting = [job(n, owner="a", cap=2) for n in range(3)]
+    assert [places(turns.choose(waiting)) for _ in range(3)] == [[0], [0], [0]]
