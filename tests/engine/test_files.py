@@ -138,6 +138,17 @@ def test_a_preview_is_small_and_keeps_the_shape() -> None:
             assert (image.format, image.size) == ("JPEG", expected)
 
 
+def test_what_is_grey_in_a_mask_is_kept_or_not_as_the_pipelines_take_it(model: Diffusion) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 16:32], mask[:, 32:48], mask[:, 48:] = 127, 128, 255
+    each = {"operation": INPAINT, "inputs": (photo(), file_of(Image.fromarray(mask))), "strength": 1.0}
+    made = pixels(draw(model, **each)[0])
+    with Image.open(io.BytesIO(photo())) as image:
+        kept = (made == np.asarray(image.convert("RGB"))).all(axis=(0, 2))
+    assert kept[:32].all()
+    assert not kept[32:].any()
+
+
 # What is read.
 
 
@@ -320,7 +331,7 @@ def watched(bench: Bench, **changes: Any) -> None:
     bench.engine.submit(work("seen", **{"preview": True, "steps": 6, **changes}))
     bench.engine.watch("seen", True)
     while bench.engine._tasks:
-        bench.engine._encoder._thread.submit(int).result()
+        bench.rest()
         bench.engine.deliver()
         if bench.engine.busy:
             bench.engine.step()
@@ -370,7 +381,7 @@ def test_previews_end_when_nobody_watches_any_more(bench: Bench) -> None:
     while not bench.heard(Preview):
         bench.step()
     bench.engine.watch("seen", False)
-    bench.engine._encoder._thread.submit(int).result()
+    bench.rest()
     bench.engine.deliver()
     before = len(bench.heard(Preview))
     bench.run()
