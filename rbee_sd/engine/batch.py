@@ -81,7 +81,7 @@ def _per_row(value: Any, rows: int) -> torch.Tensor:
     # float32 holds every timestep exactly, and it is what the models make of them: so schedulers of whole and of
     # broken timesteps can share a forward.
     moment: torch.Tensor = torch.as_tensor(value, dtype=torch.float32)
-    return moment.expand(rows) if moment.dim() == 0 else moment
+    return moment.expand(rows) if moment.numel() == 1 else moment
 
 
 def _kinds(arguments: Mapping[str, Any], rows: int, digest: Callable[[torch.Tensor], bytes]) -> Iterator[Hashable]:

@@ -202,7 +202,7 @@ class SharedDenoiser:
 
     def _limit(self, call: Call) -> int:
         curve = self._curves.get(call.shape)
-        return self._max_rows if curve is None else curve.limit
+        return self._max_rows if curve is None else max(1, curve.limit)
 
     def _curve(self, call: Call) -> Curve:
         if call.shape not in self._curves:

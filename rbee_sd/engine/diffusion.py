@@ -107,11 +107,11 @@ class Diffusion:
         plan = self.settle(work, inputs.blank(work.width or self._width, work.height or self._height))
         strand = Strand(0, lambda: self.paint(plan, 0, _Silence()), priority=0, owner="", place=0)
         strand.wake()
-        if strand.error is not None:
-            raise strand.error
         while isinstance(strand.wants, Stage):
             # A model that only inpaints looks at the picture first.
             strand.wake(strand.wants.run())
+        if strand.error is not None:
+            raise strand.error
         call = strand.call
         strand.end()
         return call

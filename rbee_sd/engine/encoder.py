@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -47,11 +48,11 @@ class Encoder:
             self._bell = -1
 
     def _do(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
+        follow: Callable[[], None]
         try:
-            result = work()
+            follow = partial(then, work())
         except Exception as error:
-            caught = error
-            self._done.put(lambda: failed(caught))
-        else:
-            self._done.put(lambda: then(result))
+            follow = partial(failed, error)
+        # The bell first: whoever finds a result finds a byte to take with it.
         os.write(self._bell, b"\0")
+        self._done.put(follow)

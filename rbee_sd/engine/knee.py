@@ -30,7 +30,7 @@ REMEMBERED = 500
 
 @dataclass(slots=True)
 class Curve:
-    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or fails.
+    """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or all fails.
 
     `passes` counts the measurements, `spent` the seconds that they took.
     """
@@ -43,7 +43,7 @@ class Curve:
     def wanted(self) -> int | None:
         """The next number of rows to measure; None when the knee is known."""
         if not self.seconds:
-            return 1
+            return 1 if self.limit else None
         if self.spent >= BUDGET:
             return None
         tried = sorted(self.seconds)
@@ -60,7 +60,7 @@ class Curve:
 
     def failed(self, rows: int) -> None:
         """So many rows were too many."""
-        self.limit = max(1, min(self.limit, rows // 2))
+        self.limit = min(self.limit, rows // 2)
         self.seconds = {tried: seconds for tried, seconds in self.seconds.items() if tried <= self.limit}
 
     @property
@@ -89,9 +89,10 @@ class CurveFile:
             if entry is None or int(entry["limit"]) < limit:
                 return None
             seconds = {int(rows): float(each) for rows, each in entry["seconds"].items() if int(rows) <= limit}
+            spent = float(entry["spent"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
-        return Curve(limit, seconds, spent=BUDGET) if seconds else None
+        return Curve(limit, seconds, dict.fromkeys(seconds, PASSES), spent) if seconds else None
 
     def keep(self, key: str, curve: Curve) -> None:
         """Remember a curve. A disk that refuses is logged and no more: it will be measured again."""
@@ -99,7 +100,7 @@ class CurveFile:
             return
         entries = self._read()
         entries.pop(key, None)
-        entries[key] = {"limit": curve.limit, "seconds": curve.seconds}
+        entries[key] = {"limit": curve.limit, "seconds": curve.seconds, "spent": curve.spent}
         while len(entries) > REMEMBERED:
             del entries[next(iter(entries))]
         aside = self._path.with_suffix(".part")

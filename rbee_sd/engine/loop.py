@@ -24,6 +24,10 @@ from rbee_sd.messages import MAX_FRAME, Cancel, Generate, Message, Shutdown, Wat
 log = logging.getLogger(__name__)
 
 
+PAUSE = 0.05
+"""Seconds for which the front may wait until it is heard, while no job waits for a forward."""
+
+
 class FrontGoneError(BaseException):
     """The pipe is closed: the front has died, or wants to be rid of this engine.
 
@@ -85,7 +89,7 @@ class Engine:
         self._tidy()
 
     def step(self) -> None:
-        """Begin what can begin, do one stage that somebody waits for, then one forward for all it fits."""
+        """Begin what can begin, do what is waited for besides forwards, then one forward for all it fits."""
         self._begin()
         self._stage()
         self._forward()
@@ -99,29 +103,39 @@ class Engine:
         self._encoder.close()
 
     def _begin(self) -> None:
-        """All jobs, if they keep nobody waiting; else one at least, more while that takes no longer than a forward."""
-        began = time.monotonic()
-        patient = not any(isinstance(strand.wants, Call) for _, strand in self._strands())
+        """Begin one job at least, and more while there is time."""
+        until = self._until()
         fresh = [task for task in self._tasks.values() if task.ready and not task.begun]
         for task in sorted(fresh, key=lambda task: (-task.work.priority, task.place)):
             with self._meter.working():
                 task.begin()
-            if not patient and time.monotonic() - began > self._forward_took:
+            if time.monotonic() > until:
                 return
 
     def _stage(self) -> None:
-        waiting = [(task, strand) for task, strand in self._strands() if isinstance(strand.wants, Stage)]
-        if not waiting:
-            return
-        task, strand = min(waiting, key=lambda pair: (-pair[1].priority, pair[1].place, pair[1].index))
-        with self._meter.working():
-            try:
-                result = strand.wants.run()  # type: ignore[union-attr]
-            except Exception as error:
-                strand.fail(error)
-            else:
-                strand.wake(result)
-            task.look_at(strand)
+        """Do one thing at least that somebody waits for besides a forward, and more while there is time."""
+        until = self._until()
+        while waiting := [(task, strand) for task, strand in self._strands() if isinstance(strand.wants, Stage)]:
+            task, strand = min(waiting, key=lambda pair: (-pair[1].priority, pair[1].place, pair[1].index))
+            with self._meter.working():
+                self._do(strand)
+                task.look_at(strand)
+            if time.monotonic() > until:
+                return
+
+    def _until(self) -> float:
+        """When somebody must look at the pipe again: after as long as a forward takes, if others wait for one."""
+        others = any(isinstance(strand.wants, Call) for _, strand in self._strands())
+        return time.monotonic() + (self._forward_took if others else PAUSE)
+
+    @staticmethod
+    def _do(strand: Strand) -> None:
+        try:
+            result = strand.wants.run()  # type: ignore[union-attr]
+        except Exception as error:
+            strand.fail(error)
+        else:
+            strand.wake(result)
 
     def _forward(self) -> None:
         task_of = {strand: task for task, strand in self._strands() if isinstance(strand.wants, Call)}

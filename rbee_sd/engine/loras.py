@@ -7,6 +7,7 @@ share forwards, and the set is applied before each forward or encoding of theirs
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rbee_sd.engine.pipeline import GenerationError
 log = logging.getLogger(__name__)
 
 KEPT = 8
-"""LoRAs that stay loaded; the one that was used longest ago goes first."""
+"""LoRAs that stay loaded; the one that was used longest ago goes first. A job may want more."""
 
 LoraSet = tuple[tuple[str, float], ...]
 """Names and scales, sorted."""
@@ -38,8 +39,13 @@ class Loras:
             return
         # Until all of it is done, the weights are in no state to be relied on.
         self._current = None
-        for name, _ in wanted:
-            self._load(name)
+        with warnings.catch_warnings():
+            # PEFT warns of several LoRAs, and of one that is dropped.
+            warnings.simplefilter("ignore", UserWarning)
+            for name, _ in wanted:
+                self._load(name)
+            while len(self._adapters) > max(KEPT, len(wanted)):
+                self._drop(self._adapters.pop(next(iter(self._adapters))))
         if wanted:
             self._pipe.enable_lora()
             self._pipe.set_adapters([self._adapters[name] for name, _ in wanted], [scale for _, scale in wanted])
@@ -72,8 +78,6 @@ class Loras:
             raise GenerationError("lora_failed", _unfit(name))
         self._adapters[name] = adapter
         log.info("LoRA %s loaded", name)
-        while len(self._adapters) > KEPT:
-            self._drop(self._adapters.pop(next(iter(self._adapters))))
 
     def _drop(self, adapter: str) -> None:
         if any(adapter in adapters for adapters in self._pipe.get_list_adapters().values()):

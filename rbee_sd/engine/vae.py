@@ -13,7 +13,7 @@ from rbee_sd.engine.calls import Stage, park
 
 
 class VaeStandIn:
-    """Passes for the VAE in one job's pipeline. Pictures above `tiling` megapixels are decoded in tiles."""
+    """Passes for the VAE in one job's pipeline. Pictures above `tiling` megapixels are encoded and decoded in tiles."""
 
     def __init__(self, vae: Any, scale: int, tiling: float) -> None:
         self._vae = vae
@@ -33,15 +33,22 @@ class VaeStandIn:
 
     def encode(self, image: torch.Tensor, *arguments: Any, **named: Any) -> Any:
         """As the VAE's, as a stage."""
-        return park(Stage(lambda: self._vae.encode(image.to(self._vae.dtype), *arguments, **named)))
+
+        def run() -> Any:
+            self._tile(image.shape[-2] * image.shape[-1])
+            return self._vae.encode(image.to(self._vae.dtype), *arguments, **named)
+
+        return park(Stage(run))
 
     def decode(self, latents: torch.Tensor, *arguments: Any, **named: Any) -> Any:
         """As the VAE's, as a stage."""
 
         def run() -> Any:
-            pixels = latents.shape[-2] * latents.shape[-1] * self._scale**2
-            # It is shared, and the size is the job's own.
-            self._vae.use_tiling = pixels > self._tiling * 1e6
+            self._tile(latents.shape[-2] * latents.shape[-1] * self._scale**2)
             return self._vae.decode(latents.to(self._vae.dtype), *arguments, **named)
 
         return park(Stage(run))
+
+    def _tile(self, pixels: int) -> None:
+        # It is shared, and the size is the job's own.
+        self._vae.use_tiling = pixels > self._tiling * 1e6

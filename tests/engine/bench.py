@@ -66,6 +66,10 @@ class Bench:
             self.engine.deliver()
             self.engine.step()
 
+    def rest(self) -> None:
+        """Wait until the encoding thread has done what it was given, and holds none of it."""
+        self.engine._encoder._thread.submit(int).result()
+
     def heard(self, kind: type[M], job_id: str | None = None) -> list[M]:
         """What was said of this kind, about one job or all."""
         return [

@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+from rbee_sd.engine import loop
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import DEMO, load
 from tests.engine.bench import Bench, config
@@ -42,6 +43,12 @@ def _model_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
 def folder(tmp_path: Path) -> Path:
     """The demo model's folder elsewhere, to be broken at will."""
     return Path(shutil.copytree(DEMO, tmp_path / "some-model"))
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, jobs that come together begin together."""
+    monkeypatch.setattr(loop, "PAUSE", 10.0)
 
 
 @pytest.fixture(autouse=True)

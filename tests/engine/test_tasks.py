@@ -363,6 +363,7 @@ def pipelines() -> int:
 def test_a_cancelled_job_gives_its_memory_back_at_once(bench: Bench) -> None:
     # Its encoded prompt is kept for the next.
     bench.run(work("first", steps=1))
+    bench.rest()
     before = (tensors(), pipelines())
     bench.engine.submit(work("gone", steps=20))
     for _ in range(3):
@@ -395,6 +396,7 @@ def test_memory_does_not_grow_over_many_jobs_cancelled_finished_or_failed(bench:
             bench.run(work("bad", steps=1))
         assert bench.heard(Failed)
         bench.said.clear()
+        bench.rest()
 
     round_of_jobs()
     before = (tensors(), pipelines())
