@@ -67,6 +67,7 @@ class SharedDenoiser:
         self._max_rows = max_rows
         self._measured_rows = measured_rows
         self._remembered = curves or CurveFile(None)
+        self._shapes: dict[Hashable, int] = {}
         self._curves: dict[Hashable, Curve] = {}
         self._running: deque[Any] = deque()
         self.forwards = 0
@@ -82,11 +83,13 @@ class SharedDenoiser:
         """The call that a pipeline makes with these arguments, in this state of the module."""
         packed = pack({**dict(zip(self._names, arguments, strict=False)), **named}, seen.digest)
         loras, alone, label = state
+        # A number in its place: it is compared and looked up several times in each step.
+        shape = self._shapes.setdefault(packed.kind, len(self._shapes))
         return Call(
             self,
-            shape=packed.kind,
-            signature=(packed.kind, loras, alone),
-            lane=(packed.kind, loras, alone and alone[0]),
+            shape=shape,
+            signature=(shape, loras, alone),
+            lane=(shape, loras, alone and alone[0]),
             rows=packed.rows,
             arguments=(packed, loras),
             label=label,
@@ -220,7 +223,7 @@ class SharedDenoiser:
             json.dumps(architecture, sort_keys=True, default=str),
             torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             str(weight.dtype),
-            str(call.shape),
+            str(call.arguments[0].kind),
             str((weight.stride(), torch.get_num_threads(), torch.__version__, self._bucketed)),
         )
         return f"{call.label[0]}x{call.label[1]} {hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
