@@ -67,6 +67,7 @@ class Diffusion:
         self._scale = int(self._pipe.vae_scale_factor)
         self._vae = VaeStandIn(self._pipe.vae, self._scale, tiling)
         self._device = denoiser.device
+        self._kinds = {operation: _on(type(each), self._device) for operation, each in pipes.items()}
         self._width, self._height = _native_size(self._pipe, denoiser.module, self._scale)
 
     @property
@@ -221,6 +222,7 @@ class Diffusion:
     def _copy(self, plan: Plan, loras: LoraSet, alone: Any, generator: torch.Generator) -> Any:
         """A pipeline for one image. The weights are shared; scheduler, guidance and progress are its own."""
         pipe = copy.copy(self._pipes[plan.work.operation])
+        pipe.__class__ = self._kinds[plan.work.operation]
         scheduler = self._schedulers.make(plan.work.scheduler, plan.steps)
         draw_from(scheduler, generator)
         if self._device.type == "cuda":
@@ -299,6 +301,11 @@ class _Silence:
 
 def _encode(pixels: Callable[[], Any], made_by: dict[str, Any], keep: Any) -> bytes:
     return png.png(pixels(), made_by, keep)
+
+
+def _on(kind: type, device: torch.device) -> Any:
+    """A pipeline class that knows its device; diffusers looks for it in every module of every part, in every call."""
+    return type(kind.__name__, (kind,), {"_execution_device": property(lambda _: device)})
 
 
 def _native_size(pipe: Any, denoiser: Any, scale: int) -> tuple[int, int]:

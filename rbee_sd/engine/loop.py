@@ -7,9 +7,10 @@ what has come without waiting, then do one step. Both run on the engine's main t
 from __future__ import annotations
 
 import logging
+import select
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 
 from rbee_sd.engine import halving
 from rbee_sd.engine.calls import Call, Stage
@@ -104,8 +105,8 @@ class Engine:
 
     def _begin(self) -> None:
         """Begin one job at least, and more while there is time."""
-        until = self._until()
         fresh = [task for task in self._tasks.values() if task.ready and not task.begun]
+        until = self._until() if fresh else 0.0
         for task in sorted(fresh, key=lambda task: (-task.work.priority, task.place)):
             with self._meter.working():
                 task.begin()
@@ -114,8 +115,9 @@ class Engine:
 
     def _stage(self) -> None:
         """Do one thing at least that somebody waits for besides a forward, and more while there is time."""
-        until = self._until()
+        until = 0.0
         while waiting := [(task, strand) for task, strand in self._strands() if isinstance(strand.wants, Stage)]:
+            until = until or self._until()
             task, strand = min(waiting, key=lambda pair: (-pair[1].priority, pair[1].place, pair[1].index))
             with self._meter.working():
                 self._do(strand)
@@ -180,11 +182,16 @@ class Engine:
 
 def serve(pipe: Connection, engine: Engine) -> None:
     """Do what the front says until it says Shutdown. Raises `FrontGoneError`."""
+    # Made once: what multiprocessing offers for this costs a noticeable part of a short step.
+    poll = select.poll()
+    poll.register(pipe.fileno(), select.POLLIN)
+    poll.register(engine.wakeup, select.POLLIN)
     while True:
         # Idle, it waits for the front or for the encoding thread; else it only looks.
-        wait([pipe, engine.wakeup], timeout=0 if engine.busy else None)
-        engine.deliver()
-        while pipe.poll():
+        ready = [descriptor for descriptor, _ in poll.poll(0 if engine.busy else None)]
+        if engine.wakeup in ready:
+            engine.deliver()
+        if pipe.fileno() in ready:
             match _receive(pipe):
                 case Generate() as work:
                     engine.submit(work)
@@ -196,6 +203,8 @@ def serve(pipe: Connection, engine: Engine) -> None:
                     return
                 case message:
                     log.error("unexpected %s from the front", type(message).__name__)
+            # All that has come, before the next step.
+            continue
         if engine.busy:
             engine.step()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -44,6 +45,9 @@ def measure(plan: Plan, tell: Tell) -> dict[str, Any]:
     )
     model = load(config)
     knee = model.warm_up()
+    # As the engine does when it has loaded.
+    gc.collect()
+    gc.freeze()
     with closing(Ways(model, plan)) as ways:
         for way in plan.ways:
             # The first of everything takes longer.

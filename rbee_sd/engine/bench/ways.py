@@ -6,10 +6,10 @@ a PNG file by the engine's own function.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from itertools import count
-from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Ways:
         self._side = plan.side or self._ready.width
         self._numbers = count(1)
         self._live = Engine(model, self._emit)
+        self._poll = select.poll()
+        self._poll.register(self._live.wakeup, select.POLLIN)
         self._pulse = Pulse(0)
         self._finished = 0
 
@@ -106,8 +108,8 @@ class Ways:
             for work in group:
                 engine.submit(work)
             while engine.busy or engine.waiting:
-                wait([engine.wakeup], timeout=0 if engine.busy else None)
-                engine.deliver()
+                if self._poll.poll(0 if engine.busy else None):
+                    engine.deliver()
                 if engine.busy:
                     engine.step()
         if self._finished != sum(map(len, groups)):
