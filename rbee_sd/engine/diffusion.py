@@ -33,9 +33,6 @@ from rbee_sd.messages import Curve, Generate, Ready
 
 log = logging.getLogger(__name__)
 
-STRENGTH = {TRANSFORM: 0.8, INPAINT: 1.0}
-"""Of jobs that name none."""
-
 
 class Diffusion:
     """A loaded model. `pipes` holds a pipeline for each operation it can do, over the same parts."""
@@ -149,8 +146,8 @@ class Diffusion:
             text = f"the model {self._name} makes pictures whose sides are multiples of {self._family.multiple}"
             raise GenerationError("invalid_input", text)
         steps = work.steps or self._family.steps
-        strength = STRENGTH.get(work.operation) if work.strength is None else work.strength
-        total = steps if work.operation == TEXT or strength is None else int(steps * strength)
+        strength = None if work.operation == TEXT else work.strength or 1.0
+        total = steps if strength is None else int(steps * strength)
         if total < 1:
             raise GenerationError("invalid_input", "steps x strength must be at least 1; ask for more of either")
         notes: tuple[str, ...] = ()
@@ -164,7 +161,7 @@ class Diffusion:
             height=height,
             guidance_scale=self._family.guidance_scale if work.guidance_scale is None else work.guidance_scale,
             scheduler=work.scheduler or self._schedulers.default,
-            strength=None if work.operation == TEXT else strength,
+            strength=strength,
             inputs=inputs,
             notes=notes,
         )

@@ -90,9 +90,18 @@ class Engine:
         self._tidy()
 
     def step(self) -> None:
-        """Begin what can begin, do what is waited for besides forwards, then one forward for all it fits."""
+        """Take all jobs further: what comes before a forward, then one forward for all it fits."""
+        self.prepare()
+        self.forward()
+
+    def prepare(self) -> None:
+        """Begin what can begin, and do what is waited for besides forwards."""
         self._begin()
         self._stage()
+        self._tidy()
+
+    def forward(self) -> None:
+        """One forward, for all of those who wait for one that it fits."""
         self._forward()
         self._tidy()
 
@@ -206,7 +215,10 @@ def serve(pipe: Connection, engine: Engine) -> None:
             # All that has come, before the next step.
             continue
         if engine.busy:
-            engine.step()
+            engine.prepare()
+            # Who has come in the meantime need not wait for two forwards.
+            if not poll.poll(0):
+                engine.forward()
 
 
 def send(pipe: Connection, message: Message) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -297,3 +298,18 @@ def test_the_images_a_job_was_made_from_are_let_go_when_it_ends() -> None:
     # It is still known as a job that was for the engine.
     assert job.order.work is not None
     assert job.order.work.prompt == "x"
+
+
+def test_a_finished_job_of_twenty_steps_holds_a_few_kilobytes() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        job = running()
+        for step in range(1, 21):
+            job.progress(step, 20, 0.0)
+        job.finish(State.COMPLETED, "complete")
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(job.log.after(0)) >= 21
+    assert held < 20_000
