@@ -84,6 +84,7 @@ class Server:
             taesd=settings.taesd,
             loras=tuple((name, str(file)) for name, file in self._loras.items()),
             max_jobs=settings.max_jobs,
+            max_side=settings.max_side,
             max_rows=settings.max_rows,
             measured_rows=settings.measured_rows,
             prompt_cache=settings.prompt_cache,

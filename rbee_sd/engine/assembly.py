@@ -54,8 +54,9 @@ def assemble(config: EngineConfig, family: Family, pipe: Any, device: torch.devi
         denoiser=denoiser,
         loras=loras,
         prompts=PromptCache(pipe.encode_prompt, config.prompt_cache),
-        previews=Previews(pipe.vae, _tiny(config, module) if config.taesd else None),
+        previews=Previews(pipe.vae, _tiny(config, module, pipe.vae) if config.taesd else None),
         max_jobs=config.max_jobs,
+        max_side=config.max_side,
         tiling=config.vae_tiling,
     )
 
@@ -93,11 +94,13 @@ def _suit(config: EngineConfig, family: Family, pipe: Any, module: Any) -> None:
                 part.set_attn_processor(AttnProcessor())
 
 
-def _tiny(config: EngineConfig, module: Any) -> AutoencoderTiny:
+def _tiny(config: EngineConfig, module: Any, vae: Any) -> AutoencoderTiny:
     path = os.path.expanduser(config.taesd)
     try:
         tiny = AutoencoderTiny.from_pretrained(path, dtype=module.dtype, use_safetensors=True, local_files_only=True)
     except Exception as error:
         log.exception("cannot load the TAESD %s", path)
         raise ModelError("the TAESD for previews cannot be loaded; see the setting taesd") from error
+    if tiny.config.latent_channels != vae.config.latent_channels:
+        raise ModelError("the TAESD for previews is made for another kind of model; see the setting taesd")
     return tiny.to(module.device)

@@ -32,6 +32,7 @@ class EngineConfig:
     taesd: str = ""
     loras: tuple[tuple[str, str], ...] = ()
     max_jobs: int = 8
+    max_side: int = 8192
     max_rows: int = 0
     measured_rows: int = 32
     prompt_cache: int = 64

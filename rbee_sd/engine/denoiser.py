@@ -23,7 +23,7 @@ import torch
 from rbee_sd.engine.batch import Packed, content, join, pack, split, take
 from rbee_sd.engine.calls import Call, park
 from rbee_sd.engine.device import is_out_of_memory, lost, release, synchronize
-from rbee_sd.engine.knee import Curve, CurveFile
+from rbee_sd.engine.knee import BUDGET, LATE_BUDGET, Curve, CurveFile
 from rbee_sd.engine.loras import Loras, LoraSet
 from rbee_sd.engine.pipeline import DeviceLostError
 
@@ -33,6 +33,10 @@ REPEATS = 12
 ENOUGH = 0.05
 SLOW = 1.0
 """Forwards that are timed for each number of rows: so many, or for so many seconds, but three unless they are slow."""
+MOST = 1 << 20
+"""Rows; more than any number that is tried."""
+FORGIVEN = 600.0
+"""Seconds after which rows that were too many are tried again: it may have been a neighbour's memory."""
 AHEAD = 2
 """Forwards that a GPU may be behind of what was asked of it. With more, progress would be a promise only."""
 
@@ -56,12 +60,13 @@ class SharedDenoiser:
     ) -> None:
         self.module = module
         self._loras = loras
-        self._run: Callable[..., tuple[torch.Tensor, ...]] = module
-        self._bucketed = bool(backend)
+        self._compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
+        self._ready: set[Hashable] = set()
+        self._loading = True
         if backend:
             # One graph for each bucket and shape; past this limit, it would go on uncompiled without a word.
             torch._dynamo.config.recompile_limit = 128
-            self._run = torch.compile(module, backend=backend, dynamic=False)
+            self._compiled = torch.compile(module, backend=backend, dynamic=False)
         self.device = next(module.parameters()).device
         self._names = tuple(inspect.signature(module.forward).parameters)
         self._max_rows = max_rows
@@ -101,7 +106,7 @@ class SharedDenoiser:
         """See `Denoiser`."""
         self._loras.apply(calls[0].arguments[1])
         try:
-            result = self._forward([call.arguments[0] for call in calls])
+            result = self._forward([call.arguments[0] for call in calls], calls[0].shape)
         except RuntimeError as error:
             if not is_out_of_memory(error) and lost(self.device):
                 raise DeviceLostError from error
@@ -113,7 +118,10 @@ class SharedDenoiser:
 
     def cap(self, call: Call) -> int:
         """See `Denoiser`."""
-        return self._curve(call).cap if self._max_rows == 0 else self._limit(call)
+        curve = self._curve(call)
+        if curve.failed_at is not None and time.monotonic() - curve.failed_at > FORGIVEN:
+            curve.forgive(self._max_rows or self._measured_rows)
+        return curve.cap if self._max_rows == 0 else curve.limit
 
     def is_too_large(self, error: Exception) -> bool:
         """See `Denoiser`."""
@@ -140,27 +148,35 @@ class SharedDenoiser:
 
     # The knee.
 
-    def measure(self, call: Call) -> Curve | None:
+    def measure(self, call: Call, at_most: int = MOST) -> Curve | None:
         """Measure one more number of rows of such calls. Returns the curve when that settles it, else None."""
         curve = self._curve(call)
         rows = curve.wanted() if self._max_rows == 0 else None
-        if rows is None:
+        if rows is None or rows > at_most:
             return None
         packed, loras = call.arguments
-        self._loras.apply(loras)
-        began = time.perf_counter()
         try:
-            curve.measured(rows, self._time(take(packed, [row % packed.rows for row in range(rows)])))
-        except (RuntimeError, MemoryError) as error:
+            self._loras.apply(loras)
+            seconds, spent = self._time(take(packed, [row % packed.rows for row in range(rows)]), call.shape)
+        except Exception as error:
+            # A job may have fewer rows than were tried, and be well.
             if not is_out_of_memory(error):
-                raise
+                if lost(self.device):
+                    raise DeviceLostError from error
+                log.exception("a forward of %d rows cannot be measured", rows)
             release(self.device)
             curve.failed(rows)
-        curve.spent += time.perf_counter() - began
+        else:
+            curve.measured(rows, seconds)
+            curve.spent += spent
         if curve.wanted() is not None:
             return None
         self._remembered.keep(self._key(call), curve)
         return curve
+
+    def loaded(self) -> None:
+        """What comes now must not hold up jobs: less is measured, and nothing more is compiled."""
+        self._loading = False
 
     def settled(self, call: Call) -> bool:
         """Whether it is known how many rows pay for such calls."""
@@ -170,48 +186,53 @@ class SharedDenoiser:
         """What is known of such calls."""
         return self._curve(call)
 
-    def _forward(self, calls: Sequence[Packed]) -> tuple[torch.Tensor, ...]:
+    def _forward(self, calls: Sequence[Packed], shape: Hashable) -> tuple[torch.Tensor, ...]:
         arguments = join(calls)
-        if self._bucketed:
+        compiled = self._compiled is not None and (self._loading or shape in self._ready)
+        if compiled:
+            self._ready.add(shape)
             rows = sum(call.rows for call in calls)
             whole = Packed(calls[0].kind, rows, arguments)
             padding = [rows - 1] * ((1 << (rows - 1).bit_length()) - rows)
             arguments = dict(take(whole, [*range(rows), *padding]).arguments)
         arguments["timestep"] = arguments["timestep"].to(self.device)
-        result = self._run(**arguments)
+        if self._compiled is None or not compiled:
+            return self.module(**arguments)  # type: ignore[no-any-return]
         # What a compiled graph returns may be written over by its next run.
-        return tuple(tensor.clone() for tensor in result) if self._bucketed else result
+        return tuple(tensor.clone() for tensor in self._compiled(**arguments))
 
-    def _time(self, call: Packed) -> float:
-        """Seconds of a forward: the best of several, of which the first warms up; of one, if that takes long."""
+    def _time(self, call: Packed, shape: Hashable) -> tuple[float, float]:
+        """Seconds of a forward, the best of several (of one, if that takes long), and all the seconds it took.
+
+        The first, which warms up or compiles, counts only if there is no other.
+        """
         times: list[float] = []
-        while (len(times) < 3 and sum(times) < SLOW) or (len(times) < REPEATS and sum(times) < ENOUGH):
+        while (len(times) < 3 and sum(times[1:]) < SLOW and (self._compiled or sum(times) < SLOW)) or (
+            len(times) < REPEATS and sum(times) < ENOUGH
+        ):
             synchronize(self.device)
             began = time.perf_counter()
-            self._forward([call])
+            self._forward([call], shape)
             synchronize(self.device)
             times.append(time.perf_counter() - began)
-        return min(times[1:] or times)
+        later = times[1:]
+        return min(later or times), sum(later if self._compiled and later else times)
 
     def _pace(self) -> None:
         """Wait for a GPU that is too far behind."""
         if self.device.type != "cuda":
             return
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         self._running.append(event)
         if len(self._running) > AHEAD:
             self._running.popleft().synchronize()
-
-    def _limit(self, call: Call) -> int:
-        curve = self._curves.get(call.shape)
-        return self._max_rows if curve is None else max(1, curve.limit)
 
     def _curve(self, call: Call) -> Curve:
         if call.shape not in self._curves:
             limit = self._max_rows or self._measured_rows
             found = None if self._max_rows else self._remembered.find(self._key(call), limit)
-            self._curves[call.shape] = found or Curve(limit)
+            self._curves[call.shape] = found or Curve(limit, budget=BUDGET if self._loading else LATE_BUDGET)
         return self._curves[call.shape]
 
     def _key(self, call: Call) -> str:
@@ -224,7 +245,8 @@ class SharedDenoiser:
             torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             str(weight.dtype),
             str(call.arguments[0].kind),
-            str((weight.stride(), torch.get_num_threads(), torch.__version__, self._bucketed)),
+            str((weight.stride(), torch.get_num_threads(), torch.__version__, self._compiled is not None)),
+            str(sorted({type(each).__name__ for each in getattr(self.module, "attn_processors", {}).values()})),
         )
         return f"{call.label[0]}x{call.label[1]} {hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
 

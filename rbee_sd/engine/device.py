@@ -19,6 +19,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From glibc's malloc.h."""
 KEPT_MEMORY = 1 << 30
 """Bytes."""
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What errors say that have no class of their own."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -74,7 +76,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether there was not enough memory. On CPU and MPS that has no class of its own."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+        isinstance(error, RuntimeError) and any(sign in text for sign in OUT_OF_MEMORY)
     )
 
 
@@ -108,7 +110,7 @@ def to_host(tensor: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     copy.copy_(tensor, non_blocking=True)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(tensor.device))
 
     def wait() -> npt.NDArray[Any]:
         event.synchronize()

@@ -48,6 +48,7 @@ class Diffusion:
         prompts: PromptCache,
         previews: Previews,
         max_jobs: int,
+        max_side: int,
         tiling: float,
     ) -> None:
         self._name = name
@@ -60,6 +61,7 @@ class Diffusion:
         self._previews = previews
         self._schedulers = Schedulers(self._pipe.scheduler, flow=family.flow)
         self._max_jobs = max_jobs
+        self._max_side = max_side
         self._capacity = 1
         self._scale = int(self._pipe.vae_scale_factor)
         self._vae = VaeStandIn(self._pipe.vae, self._scale, tiling)
@@ -96,6 +98,7 @@ class Diffusion:
         call = self.first_call(Generate("", "", "", 0, operation=next(iter(self._pipes))))
         while not self.denoiser.settled(call):
             self.denoiser.measure(call)
+        self.denoiser.loaded()
         curve = self.curve_of(call)
         self._capacity = max(1, min(self._max_jobs, curve.cap))
         return curve
@@ -142,11 +145,16 @@ class Diffusion:
             known = ", ".join(self._schedulers.names)
             raise GenerationError("invalid_input", f"the model {self._name} takes the schedulers {known}")
         width, height = inputs.width or self._width, inputs.height or self._height
+        if max(width, height) > self._max_side:
+            text = f"a picture of {width} x {height} is larger than this worker makes ({self._max_side})"
+            raise GenerationError("invalid_input", text)
         if width % self._family.multiple or height % self._family.multiple:
             text = f"the model {self._name} makes pictures whose sides are multiples of {self._family.multiple}"
             raise GenerationError("invalid_input", text)
         steps = work.steps or self._family.steps
-        strength = None if work.operation == TEXT else work.strength or 1.0
+        strength = work.strength
+        if strength is None and work.operation != TEXT:
+            strength = 1.0
         total = steps if strength is None else int(steps * strength)
         if total < 1:
             raise GenerationError("invalid_input", "steps x strength must be at least 1; ask for more of either")
@@ -201,11 +209,9 @@ class Diffusion:
         """See `Pipeline`."""
         self._previews.forget(job_id)
 
-    def knee(self, call: Call) -> Curve | None:
+    def knee(self, call: Call, at_most: int) -> Curve | None:
         """See `Pipeline`."""
-        if self.denoiser.settled(call):
-            return None
-        return None if self.denoiser.measure(call) is None else self.curve_of(call)
+        return None if self.denoiser.measure(call, at_most) is None else self.curve_of(call)
 
     def curve_of(self, call: Call) -> Curve:
         """What is known of such calls, for the front and the log."""
@@ -245,7 +251,8 @@ class Diffusion:
             "guidance_scale": plan.guidance_scale,
         }
         if self._family.negative:
-            arguments["negative_prompt"] = work.negative_prompt
+            # None, because XL models mean something else by an empty one.
+            arguments["negative_prompt"] = work.negative_prompt or None
         if work.operation != TEXT:
             arguments |= {"image": plan.inputs.image, "strength": plan.strength}
         if work.operation == INPAINT:
@@ -272,11 +279,20 @@ class Diffusion:
     def _preview(self, plan: Plan, pipe: Any, step: int, latents: torch.Tensor, report: Report) -> None:
         if latents.dim() == 3:
             latents = pipe._unpack_latents(latents, plan.height, plan.width, self._scale)
-        pixels = self._previews.make(plan.work.job_id, latents)
+        try:
+            pixels = self._previews.make(plan.work.job_id, latents)
+        except RuntimeError as error:
+            # The picture itself may well be made; but not on a device that has gone.
+            if not is_out_of_memory(error) and lost(self._device):
+                raise
+            log.exception("%s: no preview", plan.work.job_id)
+            return
         report.preview(step, lambda: png.preview_jpeg(pixels(), plan.width, plan.height))
 
     def _picture(self, plan: Plan, seed: int, output: Any) -> Picture:
-        pixels = to_host((output.images[0] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous())
+        pixels = to_host(
+            (output.images[0].float() * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+        )
         flags = getattr(output, "nsfw_content_detected", None) or [False]
         keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask)
         made_by = recipe(plan, seed, self._name, negative=self._family.negative)

@@ -89,7 +89,7 @@ class FakePipeline:
     def forget(self, job_id: str) -> None:
         """See `Pipeline`."""
 
-    def knee(self, call: Call) -> None:
+    def knee(self, call: Call, at_most: int) -> None:
         """See `Pipeline`."""
 
     # The `Denoiser` of `calls`.

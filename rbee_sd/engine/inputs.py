@@ -15,8 +15,10 @@ from PIL import Image, ImageOps
 from rbee_sd.engine.pipeline import GenerationError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 64_000_000
-"""More than the front lets in; a second wall in front of a decoder that would believe any header."""
+MAX_PIXELS = 8192 * 4096
+"""As the front has it; a second wall, in front of a decoder that may read a header in another way."""
+ORIENTATION = 0x0112
+"""The EXIF tag."""
 MULTIPLE = 8
 MIN_SIDE = 64
 
@@ -38,8 +40,14 @@ def read(files: tuple[bytes, ...], width: int | None, height: int | None) -> Inp
     """
     if not files:
         return Inputs(None, None, width, height)
-    image = _decode(files[0], "image")
+    stored = _decode(files[0], "image")
+    # Cameras store pictures lying on their side and say so.
+    image = ImageOps.exif_transpose(stored)
     mask = _decode(files[1], "mask") if len(files) > 1 else None
+    if mask is not None and mask.size == stored.size != image.size:
+        # It was drawn on the picture as it is stored.
+        mask.getexif()[ORIENTATION] = stored.getexif()[ORIENTATION]
+        mask = ImageOps.exif_transpose(mask)
     if mask is not None and mask.size != image.size:
         text = f"the mask is {mask.width} x {mask.height}, the image {image.width} x {image.height}; make them alike"
         raise GenerationError("invalid_input", text)
@@ -66,8 +74,7 @@ def _decode(file: bytes, name: str) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise GenerationError("invalid_input", f"the {name} is too large")
             image.load()
-            # Cameras store pictures lying on their side and say so.
-            return ImageOps.exif_transpose(image) if name == "image" else image.copy()
+            return image.copy()
     except GenerationError:
         raise
     except Exception as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ PATIENCE = 2
 PASSES = 3
 """Times that each number is measured, some time apart: another process may disturb one of them. The best counts."""
 BUDGET = 10.0
-"""Seconds after which no more is measured: on a slow device the answer is 1 or 2, and somebody waits for it."""
+LATE_BUDGET = 1.0
+"""Seconds after which no more is measured, while a model is loaded and later: somebody waits for it, and on a slow
+device the answer is 1 or 2 anyway."""
 REMEMBERED = 500
 """Curves in the file; the oldest go first."""
 
@@ -32,26 +35,29 @@ REMEMBERED = 500
 class Curve:
     """Seconds that a forward of so many rows takes. `limit`: rows beyond which nothing is tried, or all fails.
 
-    `passes` counts the measurements, `spent` the seconds that they took.
+    `passes` counts the measurements, `spent` the seconds that they took, of a `budget`. `failed_at`, of the monotonic
+    clock, is when rows within the limit were too many.
     """
 
     limit: int
     seconds: dict[int, float] = field(default_factory=dict)
     passes: dict[int, int] = field(default_factory=dict)
     spent: float = 0.0
+    budget: float = BUDGET
+    failed_at: float | None = None
 
     def wanted(self) -> int | None:
         """The next number of rows to measure; None when the knee is known."""
         if not self.seconds:
             return 1 if self.limit else None
-        if self.spent >= BUDGET:
+        if self.spent >= self.budget:
             return None
-        tried = sorted(self.seconds)
+        tried = [rows for rows in sorted(self.seconds) if rows <= self.limit] or [1]
         beyond = sum(rows > self.cap for rows in tried)
         if tried[-1] * 2 <= self.limit and beyond < PATIENCE:
             return tried[-1] * 2
-        seldom = min(tried, key=lambda rows: self.passes[rows])
-        return seldom if self.passes[seldom] < PASSES else None
+        seldom = min(tried, key=lambda rows: self.passes.get(rows, PASSES))
+        return seldom if self.passes.get(seldom, PASSES) < PASSES else None
 
     def measured(self, rows: int, seconds: float) -> None:
         """A forward of so many rows took so long."""
@@ -59,17 +65,21 @@ class Curve:
         self.passes[rows] = self.passes.get(rows, 0) + 1
 
     def failed(self, rows: int) -> None:
-        """So many rows were too many."""
+        """So many rows were too many, for now at least."""
         self.limit = min(self.limit, rows // 2)
-        self.seconds = {tried: seconds for tried, seconds in self.seconds.items() if tried <= self.limit}
+        self.failed_at = time.monotonic()
+
+    def forgive(self, limit: int) -> None:
+        """Let it be tried again with up to `limit` rows."""
+        self.limit, self.failed_at = limit, None
 
     @property
     def cap(self) -> int:
         """Rows of a forward at most, as far as is known."""
-        tried = sorted(self.seconds)
+        tried = [rows for rows in sorted(self.seconds) if rows <= self.limit]
         for rows in tried:
             if all(self._rate(more) < GAIN * self._rate(rows) for more in tried if more > rows):
-                return min(rows, self.limit)
+                return rows
         return 1
 
     def _rate(self, rows: int) -> float:

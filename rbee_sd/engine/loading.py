@@ -53,6 +53,8 @@ def load(config: EngineConfig) -> Diffusion:
     device = choose_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     try:
         family, source = _identify(config)
         dtype = choose_dtype(config.dtype, device, family.half)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 
 from rbee_sd.engine import halving
@@ -167,8 +167,14 @@ class Engine:
                     strand.fail(error)
                 task_of[strand].look_at(strand)
         self._forward_took = time.monotonic() - began
-        # Behind the forward, so that a job in a size that is new here does not wait for it.
-        curve = self._pipeline.knee(calls[0])
+        self._measure([call for call, (_, error) in zip(calls, outcomes, strict=True) if error is None], task_of)
+
+    def _measure(self, done: list[Call], waiting: Iterable[Strand]) -> None:
+        """Go on measuring how many rows pay, with a call that worked, if others wait who could share with it."""
+        if not done:
+            return
+        rows = sum(strand.call.rows for strand in waiting if _alike(strand, done[0]))
+        curve = self._pipeline.knee(done[0], 2 * rows) if rows > done[0].rows else None
         if curve is not None:
             self._emit(curve)
 
@@ -187,6 +193,10 @@ class Engine:
     @staticmethod
     def _encoding(task: Task) -> bool:
         return task.begun and all(strand.done for strand in task.strands)
+
+
+def _alike(strand: Strand, call: Call) -> bool:
+    return isinstance(strand.wants, Call) and strand.wants.shape == call.shape
 
 
 def serve(pipe: Connection, engine: Engine) -> None:

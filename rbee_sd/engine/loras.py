@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from rbee_sd.engine.pipeline import GenerationError
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Loras:
         adapter = f"lora_{self._number}"
         self._number += 1
         try:
+            self._refuse_wider(path)
             self._pipe.load_lora_weights(
                 str(path.parent),
                 weight_name=path.name,
@@ -78,6 +81,16 @@ class Loras:
             raise GenerationError("lora_failed", _unfit(name))
         self._adapters[name] = adapter
         log.info("LoRA %s loaded", name)
+
+    def _refuse_wider(self, path: Path) -> None:
+        """A control LoRA of FLUX would widen the model's first layer, for every job and for good."""
+        first = getattr(getattr(self._pipe, "transformer", None), "x_embedder", None)
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118  (it is no dictionary)
+                if key.endswith("x_embedder.lora_A.weight") and first is not None:
+                    width = file.get_slice(key).get_shape()[1]
+                    if width != first.in_features:
+                        raise ValueError(f"{width} inputs where the model has {first.in_features}")
 
     def _drop(self, adapter: str) -> None:
         if any(adapter in adapters for adapters in self._pipe.get_list_adapters().values()):

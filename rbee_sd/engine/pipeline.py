@@ -102,5 +102,5 @@ class Pipeline(Protocol):
     def forget(self, job_id: str) -> None:
         """The job has ended."""
 
-    def knee(self, call: Call) -> Curve | None:
-        """Go on measuring how many rows pay for calls like this; the curve when that settles it."""
+    def knee(self, call: Call, at_most: int) -> Curve | None:
+        """Go on measuring how many rows, `at_most`, pay for calls like this; the curve when that settles it."""

@@ -15,11 +15,12 @@ import diffusers
 
 Row = tuple[str, dict[str, Any]]
 
+_DPM = {"algorithm_type": "dpmsolver++"}
 CLASSES: dict[str, Row] = {
     # Models for Stable Diffusion are trained without clipping and end at the first alpha; DDIM's own defaults differ.
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
-    "dpmpp_2m": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": False}),
-    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", _DPM | {"use_karras_sigmas": False}),
+    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", _DPM | {"use_karras_sigmas": True}),
     # Its noise comes from the job's own generator; DPMSolverSDEScheduler would draw it from a tree of its own.
     "dpmpp_sde": ("DPMSolverSinglestepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "euler": ("EulerDiscreteScheduler", {}),
@@ -80,9 +81,8 @@ class Schedulers:
     def _default(self) -> str:
         """The name people use for the model's own, or its class name where there is none."""
         kind = type(self._own).__name__
-        karras = bool(self._own.config.get("use_karras_sigmas", False))
         for name, (class_name, changes) in self._classes.items():
-            if class_name == kind and changes.get("use_karras_sigmas", karras) == karras:
+            if class_name == kind and all(self._own.config.get(key) == value for key, value in changes.items()):
                 return name
         return kind
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from rbee_sd.engine.encoder import Encoder
@@ -52,7 +53,7 @@ class Task:
         self._flagged: set[int] = set()
         self._previewing = False
         if work.inputs:
-            encoder.submit(partial(pipeline.read, work), self._read, self.fail)
+            encoder.submit(self._decode, self._read, self.fail)
         else:
             self._read(pipeline.read(work))
 
@@ -133,7 +134,13 @@ class Task:
     def _narrate(self, text: str) -> None:
         self._emit(Narration(text, self.work.job_id))
 
+    def _decode(self) -> object:
+        # In the encoding thread. A job that was cancelled while it waited there has nothing left to decode.
+        work = self.work
+        return self._pipeline.read(work) if work.inputs else None
+
     def _read(self, inputs: object) -> None:
+        self.work = replace(self.work, inputs=())
         self._inputs = inputs
         self.ready = True
 
@@ -171,6 +178,7 @@ class Task:
                 strand.end()
         self.strands = []
         self._inputs = None
+        self.work = replace(self.work, inputs=())
         self._pipeline.forget(self.work.job_id)
 
     def _end(self, message: Message) -> None:

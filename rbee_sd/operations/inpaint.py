@@ -24,7 +24,11 @@ class ImageInpaint(InputImageRequest):
     def crossed(self, context: Any) -> list[FieldError]:
         """Also whether the mask fits the image."""
         wrong = super().crossed(context)
-        if (self.mask.width, self.mask.height) != (self.image.width, self.image.height):
+        fitting = [(self.image.width, self.image.height)]
+        if self.image.kind == "jpeg":
+            # A photograph may lie on its side and the mask be drawn upright; the engine sees to that.
+            fitting.append((self.image.height, self.image.width))
+        if (self.mask.width, self.mask.height) not in fitting:
             text = (
                 f"the mask is {self.mask.width} x {self.mask.height}, "
                 f"the image {self.image.width} x {self.image.height}; they must be of one size"

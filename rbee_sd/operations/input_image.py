@@ -47,6 +47,10 @@ class InputImageRequest(ImageRequest):
     def work(self, limits: Limits) -> tuple[int, int, int]:
         """Size and steps of each image; the part of the steps that `strength` leaves, counted as diffusers does."""
         _, _, steps = super().work(limits)
+        if (self.width is None) != (self.height is None):
+            # The engine may have to turn the picture, as cameras ask for, so the other side may be either.
+            longest = max(self.image.width, self.image.height) // MULTIPLE * MULTIPLE
+            return self.width or longest, self.height or longest, int(steps * self.strength)
         width = self.width or self.image.width // MULTIPLE * MULTIPLE
         height = self.height or self.image.height // MULTIPLE * MULTIPLE
         return width, height, int(steps * self.strength)

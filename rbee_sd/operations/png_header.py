@@ -32,6 +32,8 @@ def size_of_png(data: bytes) -> tuple[int, int]:
             width, height, depth, colour, *rest, interlaced = struct.unpack_from(">2I5B", data, start)
             if depth not in DEPTHS.get(colour, ()) or any(rest) or interlaced > 1:
                 raise ValueError("a PNG of a kind that does not exist")
+        elif name == b"IHDR":
+            raise ValueError("a PNG with two sizes")
         elif name in ANIMATION:
             raise ValueError("animated images are not taken")
         elif name in TEXTS:

@@ -20,7 +20,7 @@ def test_the_first_command_makes_a_png(tmp_path: Path) -> None:
 
 def test_the_curl_session_works_as_printed(live_worker: LiveWorker, tmp_path: Path) -> None:
     script = "\n".join(readme_blocks("session")).replace(":8600", f":{live_worker.port}")
-    assert script.count("curl") == 6
+    assert script.count("curl") == 7
     ended = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", script],
         cwd=tmp_path,

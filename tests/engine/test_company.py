@@ -399,3 +399,21 @@ def test_who_alone_runs_out_of_memory_does_not_take_others_along(bench: Bench, c
     assert isinstance(end, Failed)
     assert end.code == "out_of_memory"
     assert_as_alone(bench, *(each for each in crowd if each.job_id != "green"))
+
+
+def test_inputs_of_jobs_that_were_cancelled_are_not_decoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, decoded, may_go = bench.model.read, list[str](), threading.Event()
+
+    def slow(each: Generate) -> Any:
+        decoded.append(each.job_id)
+        assert may_go.wait(30)
+        return read(each)
+
+    monkeypatch.setattr(bench.model, "read", slow)
+    for job_id in ("first", "gone", "last"):
+        bench.engine.submit(work(job_id, operation=TRANSFORM, inputs=inputs_of(TRANSFORM), strength=1.0))
+    bench.engine.cancel("gone")
+    may_go.set()
+    bench.run()
+    assert decoded == ["first", "last"]
+    assert len(bench.heard(Finished)) == 2

@@ -76,7 +76,7 @@ def test_the_recipe_in_a_file_is_exact_whatever_the_prompt(model: Diffusion, pro
 def test_a_recipe_can_be_followed_again(model: Diffusion) -> None:
     (_, file) = draw(model, prompt="a star", seed=5, count=2, operation=TRANSFORM, inputs=inputs_of(TRANSFORM))
     recipe = json.loads(chunks(file)["rbee-sd"])
-    assert (recipe["seed"], recipe["strength"], recipe["operation"]) == (6, 0.8, TRANSFORM)
+    assert (recipe["seed"], recipe["strength"], recipe["operation"]) == (6, 1.0, TRANSFORM)
     fields = {name: value for name, value in recipe.items() if name not in ("model", "loras")}
     assert np.abs(pixels(draw(model, inputs=inputs_of(TRANSFORM), **fields)[0]).astype(int) - pixels(file)).max() <= 2
 

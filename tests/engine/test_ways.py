@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from rbee_sd.engine.calls import Stage
@@ -21,7 +22,8 @@ from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.encoder import Encoder
 from rbee_sd.engine.families import TRANSFORM
 from rbee_sd.engine.loading import load
-from rbee_sd.messages import Curve, Finished, Generate, Progress
+from rbee_sd.engine.pipeline import ModelError
+from rbee_sd.messages import Curve, Failed, Finished, Generate, Progress
 from tests.engine import tiny
 from tests.engine.bench import (
     DEADLINE,
@@ -98,17 +100,18 @@ def test_a_compiled_model_sees_only_powers_of_two(model: Diffusion) -> None:
     loaded = load(config("demo", compiler="eager"))
     for jobs in (1, 2, 3):
         seen: list[int] = []
-        run = loaded.denoiser._run
+        run = loaded.denoiser._compiled
+        assert run is not None
 
         def note(run: Callable[..., Any] = run, seen: list[int] = seen, **named: Any) -> Any:
             seen.append(len(named["sample"]))
             return run(**named)
 
-        loaded.denoiser._run = note
+        loaded.denoiser._compiled = note
         with engine_over(loaded) as bench:
             works = [work(f"job{n}", seed=n, steps=2) for n in range(jobs)]
             bench.run(*works)
-            loaded.denoiser._run = run
+            loaded.denoiser._compiled = run
             assert seen == [1 << (2 * jobs - 1).bit_length()] * 2
             for each in works:
                 assert difference(bench.picture(each.job_id), picture(model, seed=each.seed, steps=2)) <= TOLERANCE
@@ -125,7 +128,7 @@ def test_a_compiled_model_may_write_over_what_it_has_returned(model: Diffusion) 
         buffer = buffers.setdefault(result.shape, torch.empty_like(result))
         return (buffer.copy_(result),)
 
-    loaded.denoiser._run = run
+    loaded.denoiser._compiled = run
     # Halves of one call are done one after the other.
     with memory_for(loaded, 1):
         assert difference(picture(loaded), picture(model)) <= TOLERANCE
@@ -329,3 +332,50 @@ def test_a_stage_is_done_between_forwards_not_within(bench: Bench) -> None:
     bench.step()
     assert bench.engine._tasks["a"].strands[0].done
     assert len(bench.heard(Progress, "b")) == 4
+
+
+def test_a_job_that_fails_in_a_size_that_is_still_measured_harms_nobody() -> None:
+    loaded = load(config("demo", max_rows=0, measured_rows=8))
+
+    def poisoned(_: Any, __: Any, named: dict[str, Any]) -> None:
+        if len(named["sample"]) % 2:
+            raise RuntimeError("odd")
+
+    handle = loaded.denoiser.module.register_forward_pre_hook(poisoned, with_kwargs=True)
+    try:
+        with engine_over(loaded) as bench:
+            bench.run(work("bad", guidance_scale=1.0, steps=4), *(work(f"good{n}", seed=n, steps=8) for n in range(3)))
+            assert [said.job_id for said in bench.heard(Failed)] == ["bad"]
+            assert len(bench.heard(Finished)) == 3
+    finally:
+        handle.remove()
+
+
+def test_a_size_is_not_measured_for_a_job_that_is_alone_in_it() -> None:
+    loaded = load(config("demo", max_rows=0, measured_rows=8))
+    forwards: list[int] = []
+    with engine_over(loaded) as bench, before_each_forward(loaded.denoiser.module, lambda: forwards.append(1)):
+        bench.run(work("a", steps=6))
+    assert len(forwards) == 6
+
+
+def test_rows_that_were_too_many_are_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load(config("demo", max_rows=16))
+    call = loaded.first_call(work())
+    loaded.denoiser.shrink(call, 8)
+    assert loaded.denoiser.cap(call) == 4
+    monkeypatch.setattr("rbee_sd.engine.denoiser.FORGIVEN", -1.0)
+    assert loaded.denoiser.cap(call) == 16
+
+
+def test_a_picture_larger_than_the_worker_makes_is_refused_also_when_the_front_was_misled() -> None:
+    with engine_over(load(config("demo", max_side=96))) as bench:
+        bench.run(work("large", width=104), work("good", width=96))
+        assert [said.code for said in bench.heard(Failed)] == ["invalid_input"]
+        assert len(bench.heard(Finished)) == 1
+
+
+def test_a_taesd_for_another_kind_of_model_is_refused_at_the_start(tmp_path: Path) -> None:
+    AutoencoderTiny(latent_channels=16).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="another kind"):
+        load(config("demo", taesd=str(tmp_path)))

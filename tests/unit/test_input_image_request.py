@@ -127,6 +127,12 @@ def test_a_mask_of_another_size_is_refused() -> None:
     accept("image_inpaint", mask=text(picture("JPEG", (101, 75))))
 
 
+def test_a_mask_may_stand_upright_where_a_photograph_may_lie_on_its_side() -> None:
+    photo = text(picture("JPEG", (101, 75)))
+    accept("image_inpaint", image=photo, mask=text(picture("PNG", (75, 101), mode="L")))
+    assert set(errors("image_inpaint", image=photo, mask=text(picture("PNG", (75, 75), mode="L")))) == {"mask"}
+
+
 @both
 def test_a_strength_that_leaves_no_step_is_refused(operation: str) -> None:
     # The model wants 10 steps.
@@ -150,9 +156,9 @@ def test_an_image_of_a_size_that_cannot_be_made_needs_width_and_height(operation
 
 
 @both
-def test_one_side_given_leaves_the_other_to_the_image(operation: str) -> None:
+def test_one_side_given_leaves_the_other_to_the_image_however_it_lies(operation: str) -> None:
     assert accept(operation).work(LIMITS)[:2] == (96, 72)
-    assert accept(operation, width=512).work(LIMITS)[:2] == (512, 72)
+    assert accept(operation, width=512).work(LIMITS)[:2] == (512, 96)
     assert accept(operation, height=512).work(LIMITS)[:2] == (96, 512)
 
 
