@@ -108,7 +108,7 @@ class Shutdown(Message):
 class Ready(Message):
     """The model is loaded; `width`, `height`, `steps` and `guidance_scale` are what it wants by default.
 
-    It takes `capacity` jobs at once, of these `operations`, with these `schedulers`.
+    It takes `capacity` jobs at once, of these `operations`, with these `schedulers`; sides are multiples of `multiple`.
     """
 
     model: str
@@ -122,6 +122,7 @@ class Ready(Message):
     guidance_scale: float
     operations: tuple[str, ...] = OPERATIONS
     schedulers: tuple[str, ...] = SCHEDULERS
+    multiple: int = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ class Settings:
         "sdpa: PyTorch's fused attention. plain: without it, slower and larger, for devices where it fails.",
         choices=("sdpa", "plain"),
     )
-    compile: bool = setting(False, "Compile the denoiser with torch.compile: minutes at the start, faster steps.")
+    compile: bool = setting(False, "Compile the denoiser for the model's own size: minutes at the start, faster steps.")
     vae_tiling: float = setting(
         2.25, "Images above so many megapixels are decoded in tiles, which bounds memory.", minimum=0, maximum=1000
     )

@@ -131,6 +131,7 @@ class Diffusion:
             guidance_scale=self._family.guidance_scale,
             operations=tuple(self._pipes),
             schedulers=self._schedulers.names,
+            multiple=self._family.multiple,
         )
 
     def read(self, work: Generate) -> Inputs:

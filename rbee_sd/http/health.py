@@ -64,7 +64,7 @@ class CapabilitiesHandler(BaseHandler):
                 "limits": {
                     "min_side": limits.MIN_SIDE,
                     "max_side": settings.max_side,
-                    "multiple_of": limits.MULTIPLE,
+                    "multiple_of": accepted.multiple,
                     "max_steps": settings.max_steps,
                     "max_count": settings.max_count,
                     "max_megapixel_steps": settings.max_megapixel_steps,

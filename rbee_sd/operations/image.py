@@ -84,6 +84,14 @@ class ImageRequest(OperationRequest):
             raise ValueError(f"this worker takes at most {limit}")
         return value
 
+    @field_validator("width", "height")
+    @classmethod
+    def _of_the_models_kind(cls, value: int | None, info: ValidationInfo) -> int | None:
+        multiple = limits_of(info.context).multiple
+        if value is not None and value % multiple:
+            raise ValueError(f"this model makes pictures whose sides are multiples of {multiple}")
+        return value
+
     @field_validator("model")
     @classmethod
     def _known_model(cls, value: str, info: ValidationInfo) -> str:

@@ -50,6 +50,12 @@ class Limits:
         ready = self.loaded()
         return SCHEDULERS if ready is None else ready.schedulers
 
+    @property
+    def multiple(self) -> int:
+        """Of what the sides must be, as far as is known."""
+        ready = self.loaded()
+        return MULTIPLE if ready is None else ready.multiple
+
     def default_work(self) -> tuple[int, int, int]:
         """Width, height and steps of a request that leaves them open: the model's, or a guess until it is loaded."""
         ready = self.loaded()

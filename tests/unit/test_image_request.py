@@ -404,3 +404,9 @@ def test_seed_zero_is_a_seed() -> None:
 def test_the_time_limit_left_out_is_the_setting() -> None:
     assert order_image(accept(), limited(job_timeout=77.0)).timeout == 77.0
     assert order_image(accept(timeout=5), limited(job_timeout=77.0)).timeout == 5
+
+
+def test_a_model_that_wants_sides_of_sixteen_pixels_gets_no_others() -> None:
+    limits = Limits(Settings(), ("demo",), lambda: replace(READY, multiple=16))
+    accept(limits, width=80, height=96)
+    assert set(errors(limits, width=72, height=88)) == {"width", "height"}
