@@ -27,8 +27,8 @@ MAX_ATTEMPTS = 2
 class Seats(Protocol):
     """What the dispatcher needs of a worker."""
 
-    def takes(self, priority: int) -> bool:
-        """Whether the engine takes a job of this priority now; if not, then none of a lower one either."""
+    def takes(self, priority: int, owner: str) -> bool:
+        """Whether the engine takes a job of this priority and owner now."""
 
     def submit(self, work: Generate) -> None:
         """Begin a job."""
@@ -69,9 +69,8 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Hand over as many waiting jobs as the worker takes."""
-        queue = self._registry.queue
-        while len(queue) and self.worker.takes(queue.first.order.priority):
-            job = queue.pop()
+        while (job := self._next()) is not None:
+            self._registry.queue.take(job)
             order = job.order
             if order.work is None:
                 raise RuntimeError("a job without work was queued")
@@ -82,6 +81,13 @@ class Dispatcher:
             self.worker.submit(replace(order.work, job_id=job.id, owner=order.owner, priority=order.priority))
             if self._watcher.watched(job.id):
                 self._watched(job, True)
+
+    def _next(self) -> Job | None:
+        """The job whose turn it is and for which there is a place. Who holds many places does not block the others."""
+        for job in self._registry.queue.foremost():
+            if self.worker.takes(job.order.priority, job.order.owner):
+                return job
+        return None
 
     # What the worker calls.
 
@@ -95,7 +101,9 @@ class Dispatcher:
                 # One that ended in the meantime (cancelled, timed out) has had its last event.
                 if job is not None and job.state is State.RUNNING:
                     self._apply(job, message)
-        self.pump()
+        if isinstance(message, Finished | Failed | Cancelled):
+            # A place is free.
+            self.pump()
 
     def narrate(self, text: str) -> None:
         """Tell every live job, and those that come while the engine is not ready."""

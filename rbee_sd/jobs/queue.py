@@ -53,14 +53,27 @@ class JobQueue:
         insort(self._jobs, job, key=_place)
         return self.position(job)
 
+    def foremost(self) -> Iterator[Job]:
+        """The first job of each owner in each priority, in the order in which their turns come."""
+        seen: set[tuple[int, str]] = set()
+        for job in self._jobs:
+            if _lane(job) not in seen:
+                seen.add(_lane(job))
+                yield job
+
     def pop(self) -> Job:
         """Take the job whose turn it is. Raises `IndexError` when none waits."""
-        job = self._jobs.pop(0)
+        job = self.first
+        self.take(job)
+        return job
+
+    def take(self, job: Job) -> None:
+        """Take a job that goes to work. Raises `ValueError` when it does not wait."""
+        del self._jobs[self.position(job)]
         tag = self._untag(job)
         priority = job.order.priority
         # One that waited again is behind what has left since.
         self._reached[priority] = max(tag, self._reached.get(priority, 0))
-        return job
 
     def remove(self, job: Job) -> None:
         """Take a job out of turn. Raises `ValueError` when it does not wait."""

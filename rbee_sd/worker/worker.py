@@ -74,6 +74,7 @@ class Place:
     """A job in the engine. `timer` runs from its cancellation on."""
 
     priority: int
+    owner: str = ""
     timer: asyncio.TimerHandle | None = None
 
 
@@ -102,16 +103,17 @@ class Worker:
         """Process id of the engine, while there is one."""
         return self._process.pid if self._process else None
 
-    def takes(self, priority: int) -> bool:
-        """Whether the engine takes a job of this priority now.
+    def takes(self, priority: int, owner: str = "") -> bool:
+        """Whether the engine takes a job of this priority and owner now.
 
-        It works on `capacity` jobs at once. Those of higher priority come in above that, up to as many again: the
-        engine parks others for them.
+        It works on `capacity` jobs at once. Those of higher priority come in above that, up to as many again, and so
+        does the first of an owner who has none there: the engine parks others for them.
         """
         if self.health is not Health.READY or self.model is None:
             return False
-        ahead = sum(place.priority >= priority for place in self._in_flight.values())
-        return ahead < self.model.capacity and len(self._in_flight) < 2 * self.model.capacity
+        ahead = [place.owner for place in self._in_flight.values() if place.priority >= priority]
+        room = len(ahead) < self.model.capacity or owner not in ahead
+        return room and len(self._in_flight) < 2 * self.model.capacity
 
     @property
     def in_flight(self) -> int:
@@ -142,7 +144,7 @@ class Worker:
         """Begin a job; only while `takes` says so."""
         if self._process is None or not self.takes(work.priority):
             raise RuntimeError("the engine has no room")
-        self._in_flight[work.job_id] = Place(work.priority)
+        self._in_flight[work.job_id] = Place(work.priority, work.owner)
         self._process.send(work)
 
     def cancel(self, job_id: str) -> None:

@@ -164,14 +164,25 @@ async def test_a_low_priority_takes_a_place_that_no_other_wants(bench: Bench) ->
 async def test_clients_take_turns(bench: Bench) -> None:
     bench.seats.capacity = 0
     jobs = {who: bench.accept(owner=who[0]) for who in ("a1", "a2", "a3", "b1", "b2", "c1")}
-    served = []
-    for _ in jobs:
-        bench.revive()
-        (job_id,) = bench.seats.running
-        served.append(next(who for who, job in jobs.items() if job.id == job_id))
-        bench.seats.capacity = 0
-        bench.finish(jobs[served[-1]])
-    assert served == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    bench.revive()
+    while bench.seats.running:
+        bench.finish(bench.registry.get(bench.seats.running[0]))
+    who_of = {job.id: who for who, job in jobs.items()}
+    assert [who_of[work.job_id] for work in bench.seats.submitted] == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+async def test_a_client_that_holds_all_places_does_not_keep_another_waiting(bench: Bench) -> None:
+    bench.seats.capacity = 2
+    greedy = [bench.accept(owner="greedy") for _ in range(4)]
+    await eventually(lambda: len(bench.seats.running) == 2)
+    modest = [bench.accept(owner="modest") for _ in range(2)]
+    await eventually(lambda: modest[0].state is State.RUNNING)
+    # One place beyond the capacity, not two; and none more for who has had his share.
+    assert [job.state for job in (*greedy, modest[1])] == [State.RUNNING] * 2 + [State.QUEUED] * 3
+    bench.finish(greedy[0])
+    assert greedy[2].id not in bench.seats.running
+    bench.finish(greedy[1])
+    assert greedy[2].id in bench.seats.running
 
 
 async def test_as_many_jobs_run_as_there_are_seats(bench: Bench) -> None:
@@ -623,7 +634,7 @@ async def test_whatever_happens_to_many_jobs_each_ends_once_and_the_engine_is_ne
         assert len(bench.seats.running) == len(set(bench.seats.running)) <= 6
         waiting = list(bench.registry.queue)
         assert all(job.state is State.QUEUED for job in waiting)
-        assert not waiting or not bench.seats.takes(waiting[0].order.priority)
+        assert not any(bench.seats.takes(job.order.priority, job.order.owner) for job in waiting)
         assert [bench.registry.view(job)["position"] for job in waiting] == list(range(len(waiting)))
     while bench.seats.running:
         bench.finish(bench.registry.get(bench.seats.running[0]))

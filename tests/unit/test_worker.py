@@ -102,6 +102,14 @@ def curve(side: int, cap: int = 8) -> Curve:
     return Curve(side, side, (2, 4), (10.0, 14.5), cap)
 
 
+async def test_the_first_of_another_owner_is_taken_when_all_places_are(bench: Bench) -> None:
+    for number in range(3):
+        bench.submit(f"job {number}")
+    assert not bench.worker.takes(0)
+    assert bench.worker.takes(0, "another")
+    assert bench.worker.takes(-5, "another")
+
+
 async def test_an_engine_takes_as_many_jobs_as_it_says(bench: Bench) -> None:
     for number in range(3):
         assert bench.takes(0, -5) == [True, True]
