@@ -12,8 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from rbee_sd.jobs.job import State
 from rbee_sd.server import Server
-from tests.conftest import Client, Faults
+from tests.conftest import Client, Faults, eventually
 from tests.http.views import TERMINAL, error_of, events, frames, raw_stream, running, steps, works, wrong_fields
 
 JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -234,6 +235,12 @@ async def test_higher_priority_runs_first_and_equals_run_in_turn(client: Client,
 async def test_clients_behind_a_proxy_take_turns(server: Server, client: Client, faults: Faults) -> None:
     faults.on("hang")
     await running(client, await client.submit("first", steps=1))
+    # The place that is kept for another client.
+    proxied = {"X-Forwarded-For": "203.0.113.9"}
+    other = (await client.http.post("/v1/jobs", json={"prompt": "second", "steps": 1}, headers=proxied)).json()[
+        "job_id"
+    ]
+    await eventually(lambda: server.registry.get(other).state is State.RUNNING)
     jobs: dict[str, str] = {}
     for name, who, position in (("a1", "a", 0), ("a2", "a", 1), ("a3", "a", 2), ("b1", "b", 1), ("b2", "b", 3)):
         address = {"a": "203.0.113.7", "b": "203.0.113.8"}[who]
