@@ -35,8 +35,9 @@ class ImageFile:
 class OpenImage:
     """An image being read. Goes on to the end of it also when it is removed meanwhile. Use as an async context."""
 
-    def __init__(self, file: BinaryIO, call: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, file: BinaryIO, opened: set[BinaryIO], call: Callable[..., Awaitable[Any]]) -> None:
         self._file = file
+        self._opened = opened
         self._call = call
 
     async def read(self, size: int) -> bytes:
@@ -48,6 +49,7 @@ class OpenImage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._opened.discard(self._file)
         self._file.close()
 
 
@@ -58,6 +60,7 @@ class ImageFiles:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
         self._kept: dict[str, list[ImageFile]] = {}
+        self._opened: set[BinaryIO] = set()
         self._closed = False
 
     def prepare(self) -> None:
@@ -77,7 +80,7 @@ class ImageFiles:
 
     async def open(self, image: ImageFile) -> OpenImage:
         """Open an image for reading. Raises `OSError` when the file is gone."""
-        return OpenImage(await self._call(image.path.open, "rb"), self._call)
+        return OpenImage(await self._call(self._open, image.path), self._opened, self._call)
 
     def remove(self, job_id: str) -> None:
         """Forget a job's images and delete them, in the background as long as there is one."""
@@ -89,12 +92,20 @@ class ImageFiles:
             self._thread.submit(shutil.rmtree, self._folder / job_id, ignore_errors=True)
 
     def close(self) -> None:
-        """Finish what was begun and end the thread. Idempotent; blocks for the writes in hand."""
+        """Finish what was begun, end the thread, close what is open. Idempotent; blocks for the writes in hand."""
         self._closed = True
         self._thread.shutdown()
+        # Whoever asked for these will not be resumed any more: the loop ends before they hear that theirs is open.
+        while self._opened:
+            self._opened.pop().close()
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def _open(self, path: Path) -> BinaryIO:
+        file = path.open("rb")
+        self._opened.add(file)
+        return file
 
     def _write(self, job_id: str, images: Sequence[bytes]) -> list[ImageFile]:
         aside, final = self._folder / f"{job_id}.part", self._folder / job_id

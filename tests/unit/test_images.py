@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,16 @@ def folder(tmp_path: Path) -> Path:
 def contents(folder: Path) -> list[str]:
     """Everything below the folder, by relative name."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def open_files() -> list[str]:
+    """What this process has open, by path."""
+    opened = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        # The descriptor of this very listing is gone by now.
+        with suppress(FileNotFoundError):
+            opened.append(str(descriptor.readlink()))
+    return opened
 
 
 async def whole(images: ImageFiles, image: ImageFile) -> bytes:
@@ -199,6 +210,21 @@ async def test_an_image_that_is_removed_while_it_is_read_is_read_to_its_end(imag
         images.remove("job_1")
         await eventually(lambda: not (folder / "job_1").exists())
         assert first + await file.read(100) == bytes(range(100))
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+async def test_closing_closes_what_was_opened_for_a_reader_that_never_came(
+    images: ImageFiles, folder: Path, given_up: bool
+) -> None:
+    await images.save("job_1", (b"read by nobody",))
+    path = images.of("job_1")[0].path
+    opening = asyncio.ensure_future(images.open(images.of("job_1")[0]))
+    await eventually(lambda: str(path) in open_files())
+    if given_up:
+        opening.cancel()
+    images.close()
+    assert str(path) not in open_files()
+    await asyncio.gather(opening, return_exceptions=True)
 
 
 def test_only_folders_that_were_made_here_are_dropped_at_the_start(images: ImageFiles, folder: Path) -> None:
