@@ -44,7 +44,8 @@ class StreamHandler(BaseHandler):
         stream.set_nodelay(True)
         # Else the kernel would hold megabytes for a client that does not read.
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        # Else it would try for a quarter of an hour to reach a client that vanished without a word.
+        # Else it would try for a quarter of an hour to reach a client that vanished without a word, and for ever to
+        # reach one that does not read.
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             milliseconds = int(1000 * self.context.settings.listener_timeout)
             stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
@@ -75,8 +76,12 @@ class StreamHandler(BaseHandler):
 
     def leave(self) -> None:
         """Stop listening. Idempotent."""
-        if self.cursor is not None:
-            self.cursor.close()
+        if self.cursor is None or self.cursor.closed:
+            return
+        self.cursor.close()
+        # While its buffer is not full, nothing waits in `flushed`: then it is the kernel that cuts the client off.
+        if self.socket_stream is not None and isinstance(self.socket_stream.error, TimeoutError):
+            self.tell_unread()
 
 
 class JobStreamHandler(StreamHandler):

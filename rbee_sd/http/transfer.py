@@ -115,10 +115,14 @@ class TransferHandler(RequestHandler):
         except StreamClosedError:
             return False
         except TimeoutError:
-            log.warning("%s dropped a client that does not read: %s", self.request_id, self.request.path)
+            self.tell_unread()
             self.cut()
             return False
         return True
+
+    def tell_unread(self) -> None:
+        """Say in the log why the client was cut off."""
+        log.warning("%s dropped a client that does not read: %s", self.request_id, self.request.path)
 
     @property
     def socket_stream(self) -> Any:
