@@ -103,7 +103,7 @@ class Worker:
         """Process id of the engine, while there is one."""
         return self._process.pid if self._process else None
 
-    def takes(self, priority: int, owner: str = "") -> bool:
+    def takes(self, priority: int, owner: str) -> bool:
         """Whether the engine takes a job of this priority and owner now.
 
         It works on `capacity` jobs at once. Those of higher priority come in above that, up to as many again, and so
@@ -142,7 +142,7 @@ class Worker:
 
     def submit(self, work: Generate) -> None:
         """Begin a job; only while `takes` says so."""
-        if self._process is None or not self.takes(work.priority):
+        if self._process is None or not self.takes(work.priority, work.owner):
             raise RuntimeError("the engine has no room")
         self._in_flight[work.job_id] = Place(work.priority, work.owner)
         self._process.send(work)

@@ -79,13 +79,13 @@ class Bench:
         self.worker.start()
         self.engine.say(Ready("demo", "sd", "cpu", "float32", capacity, 64, 64, 20, 7.5))
 
-    def submit(self, job_id: str, priority: int = 0) -> None:
+    def submit(self, job_id: str, priority: int = 0, owner: str = "") -> None:
         """Begin a job."""
-        self.worker.submit(Generate(job_id, "a", "", 5, priority=priority))
+        self.worker.submit(Generate(job_id, "a", "", 5, priority=priority, owner=owner))
 
-    def takes(self, *priorities: int) -> list[bool]:
+    def takes(self, *priorities: int, owner: str = "") -> list[bool]:
         """Whether it takes a job of each of these priorities."""
-        return [self.worker.takes(priority) for priority in priorities]
+        return [self.worker.takes(priority, owner) for priority in priorities]
 
 
 @pytest.fixture
@@ -105,9 +105,11 @@ def curve(side: int, cap: int = 8) -> Curve:
 async def test_the_first_of_another_owner_is_taken_when_all_places_are(bench: Bench) -> None:
     for number in range(3):
         bench.submit(f"job {number}")
-    assert not bench.worker.takes(0)
-    assert bench.worker.takes(0, "another")
-    assert bench.worker.takes(-5, "another")
+    assert bench.takes(0) == [False]
+    assert bench.takes(0, -5, owner="another") == [True, True]
+    bench.submit("of another", -5, "another")
+    assert bench.takes(0, owner="another") == [True]
+    assert bench.takes(-5, owner="another") == [False]
 
 
 async def test_an_engine_takes_as_many_jobs_as_it_says(bench: Bench) -> None:
