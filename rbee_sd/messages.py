@@ -19,8 +19,14 @@ import orjson
 MAX_FRAME = 256 * 1024 * 1024
 """Bytes. Eight PNGs of 2048 x 2048 noise are about 130 MB."""
 
-OPERATIONS = ("image_generation", "image_transform", "image_inpaint")
+TEXT, TRANSFORM, INPAINT = OPERATIONS = ("image_generation", "image_transform", "image_inpaint")
 """What an engine makes images from: a prompt; also an image; also an image and a mask."""
+MIN_SIDE = 64
+MULTIPLE = 8
+"""Of the sides of what is made, in pixels. `Ready` says whether the model wants a larger multiple."""
+INPUT_FORMATS = ("png", "jpeg", "webp")
+MAX_INPUT_PIXELS = 8192 * 4096
+"""Of an input image: what it takes to decode it, whatever becomes of it then."""
 SCHEDULERS = (
     "ddim",
     "dpmpp_2m",
@@ -64,7 +70,7 @@ class Generate(Message):
     prompt: str
     negative_prompt: str
     seed: int
-    operation: str = "image_generation"
+    operation: str = TEXT
     count: int = 1
     steps: int | None = None
     guidance_scale: float | None = None
@@ -122,7 +128,7 @@ class Ready(Message):
     guidance_scale: float
     operations: tuple[str, ...] = OPERATIONS
     schedulers: tuple[str, ...] = SCHEDULERS
-    multiple: int = 8
+    multiple: int = MULTIPLE
 
 
 @dataclass(frozen=True, slots=True)

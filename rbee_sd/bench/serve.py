@@ -82,6 +82,7 @@ async def _sequential(plan: Plan) -> list[float]:
         ways=("sequential",),
         rounds=plan.sequential,
         rows=(),
+        variants=(),
         moments=0,
         # Nothing is shared here, so nothing need be known of it.
         max_rows=1,

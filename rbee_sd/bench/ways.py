@@ -84,7 +84,6 @@ def served(sequential: Sequence[float], images: int, rounds: Sequence[Round]) ->
     alone = images / statistics.median(sequential)
     rates = [each.images / each.seconds for each in rounds]
     pulses = [each.pulse for each in rounds]
-    rows = sum(pulse["rows"] for pulse in pulses) / sum(pulse["forwards"] for pulse in pulses)
     text = "served, throughput"
     return [
         Figure(
@@ -94,7 +93,7 @@ def served(sequential: Sequence[float], images: int, rounds: Sequence[Round]) ->
         Figure("served_spread", f"{text}, spread", spread(rates), "%"),
         Figure("sequential_per_s", f"{NAMES['sequential']}, median of {len(sequential)}", alone, "images/s"),
         Figure("sequential_spread", f"{NAMES['sequential']}, spread", spread(sequential), "%"),
-        Figure("served_rows", "served, rows of a forward", rows, "rows"),
+        filling("served", "served", pulses),
         idle("served", "served, time of the engine outside the model", pulses, IDLE_AIM),
         *latency(
             "served", "served, from POST to the end of the stream", [wait for each in rounds for wait in each.waits]
@@ -124,10 +123,15 @@ def counted(rounds: Mapping[str, Sequence[Sample]]) -> list[Figure]:
     figures = []
     for way in ("single", "shared"):
         pulses = [sample["pulse"] for sample in rounds[way]]
-        rows = sum(pulse["rows"] for pulse in pulses) / sum(pulse["forwards"] for pulse in pulses)
-        figures.append(Figure(f"{way}_rows", f"{NAMES[way]}, rows of a forward", rows, "rows"))
+        figures.append(filling(way, NAMES[way], pulses))
         figures.append(idle(way, f"{NAMES[way]}, time outside the model", pulses))
     return figures
+
+
+def filling(name: str, text: str, pulses: Sequence[Mapping[str, float]]) -> Figure:
+    """Rows of a forward, on average."""
+    rows = sum(pulse["rows"] for pulse in pulses) / sum(pulse["forwards"] for pulse in pulses)
+    return Figure(f"{name}_rows", f"{text}, rows of a forward", rows, "rows")
 
 
 def idle(name: str, text: str, pulses: Iterable[Mapping[str, float]], aim: float | None = None) -> Figure:

@@ -18,12 +18,13 @@ from diffusers.models.attention_processor import AttnProcessor
 from rbee_sd.engine.config import EngineConfig
 from rbee_sd.engine.denoiser import SharedDenoiser
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.families import INPAINT, Family
+from rbee_sd.engine.families import Family
 from rbee_sd.engine.knee import CurveFile
 from rbee_sd.engine.loras import Loras
 from rbee_sd.engine.pipeline import ModelError
 from rbee_sd.engine.previews import Previews
 from rbee_sd.engine.prompts import PromptCache
+from rbee_sd.messages import INPAINT
 
 log = logging.getLogger(__name__)
 

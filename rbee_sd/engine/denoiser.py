@@ -22,10 +22,9 @@ import torch
 
 from rbee_sd.engine.batch import Packed, content, join, pack, split, take
 from rbee_sd.engine.calls import Call, park
-from rbee_sd.engine.device import is_out_of_memory, lost, release, synchronize
+from rbee_sd.engine.device import is_out_of_memory, raise_if_lost, release, synchronize
 from rbee_sd.engine.knee import BUDGET, LATE_BUDGET, Curve, CurveFile
 from rbee_sd.engine.loras import Loras, LoraSet
-from rbee_sd.engine.pipeline import DeviceLostError
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +107,7 @@ class SharedDenoiser:
         try:
             result = self._forward([call.arguments[0] for call in calls], calls[0].shape)
         except RuntimeError as error:
-            if not is_out_of_memory(error) and lost(self.device):
-                raise DeviceLostError from error
+            raise_if_lost(error, self.device)
             raise
         self.forwards += 1
         self.rows += sum(call.rows for call in calls)
@@ -118,7 +116,7 @@ class SharedDenoiser:
 
     def cap(self, call: Call) -> int:
         """See `Denoiser`."""
-        curve = self._curve(call)
+        curve = self.curve(call)
         if curve.failed_at is not None and time.monotonic() - curve.failed_at > FORGIVEN:
             curve.forgive(self._max_rows or self._measured_rows)
         return curve.cap if self._max_rows == 0 else curve.limit
@@ -130,17 +128,13 @@ class SharedDenoiser:
     def shrink(self, call: Call, rows: int) -> None:
         """See `Denoiser`."""
         release(self.device)
-        self._curve(call).failed(rows)
+        self.curve(call).failed(rows)
         log.warning("out of memory with %d rows at %d x %d; from now on at most %d", rows, *call.label, self.cap(call))
 
     def halve(self, call: Call) -> tuple[Call, Call]:
         """See `Denoiser`."""
-        packed, loras = call.arguments
-        rows = range(packed.rows)
-        first, second = (take(packed, part) for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]))
-        return tuple(  # type: ignore[return-value]
-            replace(call, rows=part.rows, arguments=(part, loras)) for part in (first, second)
-        )
+        middle = call.rows // 2
+        return resized(call, range(middle)), resized(call, range(middle, call.rows))
 
     def join(self, first: Any, second: Any) -> Any:
         """See `Denoiser`."""
@@ -150,19 +144,17 @@ class SharedDenoiser:
 
     def measure(self, call: Call, at_most: int = MOST) -> Curve | None:
         """Measure one more number of rows of such calls. Returns the curve when that settles it, else None."""
-        curve = self._curve(call)
+        curve = self.curve(call)
         rows = curve.wanted() if self._max_rows == 0 else None
         if rows is None or rows > at_most:
             return None
-        packed, loras = call.arguments
         try:
-            self._loras.apply(loras)
-            seconds, spent = self._time(take(packed, [row % packed.rows for row in range(rows)]), call.shape)
+            self._loras.apply(call.arguments[1])
+            seconds, spent = self._time(resized(call, range(rows)))
         except Exception as error:
             # A job may have fewer rows than were tried, and be well.
+            raise_if_lost(error, self.device)
             if not is_out_of_memory(error):
-                if lost(self.device):
-                    raise DeviceLostError from error
                 log.exception("a forward of %d rows cannot be measured", rows)
             release(self.device)
             curve.failed(rows)
@@ -180,11 +172,15 @@ class SharedDenoiser:
 
     def settled(self, call: Call) -> bool:
         """Whether it is known how many rows pay for such calls."""
-        return self._max_rows > 0 or self._curve(call).wanted() is None
+        return self._max_rows > 0 or self.curve(call).wanted() is None
 
     def curve(self, call: Call) -> Curve:
         """What is known of such calls."""
-        return self._curve(call)
+        if call.shape not in self._curves:
+            limit = self._max_rows or self._measured_rows
+            found = None if self._max_rows else self._remembered.find(self._key(call), limit)
+            self._curves[call.shape] = found or Curve(limit, budget=BUDGET if self._loading else LATE_BUDGET)
+        return self._curves[call.shape]
 
     def _forward(self, calls: Sequence[Packed], shape: Hashable) -> tuple[torch.Tensor, ...]:
         arguments = join(calls)
@@ -201,7 +197,7 @@ class SharedDenoiser:
         # What a compiled graph returns may be written over by its next run.
         return tuple(tensor.clone() for tensor in self._compiled(**arguments))
 
-    def _time(self, call: Packed, shape: Hashable) -> tuple[float, float]:
+    def _time(self, call: Call) -> tuple[float, float]:
         """Seconds of a forward, the best of several (of one, if that takes long), and all the seconds it took.
 
         The first, which warms up or compiles, counts only if there is no other.
@@ -212,7 +208,7 @@ class SharedDenoiser:
         ):
             synchronize(self.device)
             began = time.perf_counter()
-            self._forward([call], shape)
+            self._forward([call.arguments[0]], call.shape)
             synchronize(self.device)
             times.append(time.perf_counter() - began)
         later = times[1:]
@@ -228,13 +224,6 @@ class SharedDenoiser:
         if len(self._running) > AHEAD:
             self._running.popleft().synchronize()
 
-    def _curve(self, call: Call) -> Curve:
-        if call.shape not in self._curves:
-            limit = self._max_rows or self._measured_rows
-            found = None if self._max_rows else self._remembered.find(self._key(call), limit)
-            self._curves[call.shape] = found or Curve(limit, budget=BUDGET if self._loading else LATE_BUDGET)
-        return self._curves[call.shape]
-
     def _key(self, call: Call) -> str:
         """What the time of a forward depends on: this hardware, this architecture, these shapes. Not the weights."""
         config = getattr(self.module, "config", {})
@@ -249,6 +238,13 @@ class SharedDenoiser:
             str(sorted({type(each).__name__ for each in getattr(self.module, "attn_processors", {}).values()})),
         )
         return f"{call.label[0]}x{call.label[1]} {hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+
+
+def resized(call: Call, rows: range) -> Call:
+    """The call with these of its rows; behind the last, they are counted from the first again."""
+    packed, loras = call.arguments
+    some = take(packed, [row % packed.rows for row in rows])
+    return replace(call, rows=some.rows, arguments=(some, loras))
 
 
 class Seen:

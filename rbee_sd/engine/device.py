@@ -13,7 +13,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from rbee_sd.engine.pipeline import ModelError
+from rbee_sd.engine.pipeline import DeviceLostError, ModelError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From glibc's malloc.h."""
@@ -80,13 +80,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def lost(device: torch.device) -> bool:
-    """Whether the device is of no use any more: CUDA fails every call after some errors."""
+def raise_if_lost(error: Exception, device: torch.device) -> None:
+    """Raise `DeviceLostError` if the device is of no use after `error`: CUDA fails every call after some.
+
+    Having been out of memory is none of those.
+    """
+    if is_out_of_memory(error):
+        return
     try:
         synchronize(device)
     except RuntimeError:
-        return True
-    return False
+        raise DeviceLostError from error
 
 
 def release(device: torch.device) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ import torch
 from rbee_sd.engine import inputs, png
 from rbee_sd.engine.calls import Call, Stage
 from rbee_sd.engine.denoiser import SharedDenoiser
-from rbee_sd.engine.device import is_out_of_memory, lost, release, to_host
-from rbee_sd.engine.families import INPAINT, TEXT, TRANSFORM, Family
+from rbee_sd.engine.device import is_out_of_memory, raise_if_lost, release, to_host
+from rbee_sd.engine.families import Family
 from rbee_sd.engine.inputs import Inputs
 from rbee_sd.engine.loras import Loras, LoraSet
-from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, ModelError, Picture, Plan, Report
+from rbee_sd.engine.pipeline import GenerationError, ModelError, Picture, Plan, Report
 from rbee_sd.engine.previews import Previews
 from rbee_sd.engine.progress import StepCounter
 from rbee_sd.engine.prompts import PromptCache
@@ -29,13 +28,16 @@ from rbee_sd.engine.recipe import recipe
 from rbee_sd.engine.schedulers import Schedulers, draw_from, keep_timesteps_on_cpu
 from rbee_sd.engine.strand import Strand
 from rbee_sd.engine.vae import VaeStandIn
-from rbee_sd.messages import Curve, Generate, Ready
+from rbee_sd.messages import INPAINT, TEXT, TRANSFORM, Curve, Generate, Ready
 
 log = logging.getLogger(__name__)
 
 
 class Diffusion:
-    """A loaded model. `pipes` holds a pipeline for each operation it can do, over the same parts."""
+    """A loaded model. `pipes` holds a pipeline for each operation it can do, over the same parts.
+
+    `pipe` is the first of them, as diffusers made it.
+    """
 
     def __init__(
         self,
@@ -54,20 +56,20 @@ class Diffusion:
         self._name = name
         self._family = family
         self._pipes = pipes
-        self._pipe = next(iter(pipes.values()))
+        self.pipe = next(iter(pipes.values()))
         self.denoiser = denoiser
         self._loras = loras
         self.prompts = prompts
         self._previews = previews
-        self._schedulers = Schedulers(self._pipe.scheduler, flow=family.flow)
+        self._schedulers = Schedulers(self.pipe.scheduler, flow=family.flow)
         self._max_jobs = max_jobs
         self._max_side = max_side
         self._capacity = 1
-        self._scale = int(self._pipe.vae_scale_factor)
-        self._vae = VaeStandIn(self._pipe.vae, self._scale, tiling)
+        self._scale = int(self.pipe.vae_scale_factor)
+        self._vae = VaeStandIn(self.pipe.vae, self._scale, tiling)
         self._device = denoiser.device
         self._kinds = {operation: _on(type(each), self._device) for operation, each in pipes.items()}
-        self._width, self._height = _native_size(self._pipe, denoiser.module, self._scale)
+        self._width, self._height = _native_size(self.pipe, denoiser.module, self._scale)
 
     @property
     def forwards(self) -> int:
@@ -78,11 +80,6 @@ class Diffusion:
     def rows(self) -> int:
         """See `Pipeline`."""
         return self.denoiser.rows
-
-    @property
-    def pipe(self) -> Any:
-        """The pipeline as diffusers made it, for those who compare."""
-        return self._pipe
 
     def warm_up(self) -> Curve:
         """See `Pipeline`. Goes as far as the first forward of a job as the model wants it."""
@@ -194,9 +191,8 @@ class Diffusion:
                 output_type="pt",
             )
         except RuntimeError as error:
+            raise_if_lost(error, self._device)
             if not is_out_of_memory(error):
-                if lost(self._device):
-                    raise DeviceLostError from error
                 raise
         else:
             return self._picture(plan, seed, output)
@@ -284,8 +280,7 @@ class Diffusion:
             pixels = self._previews.make(plan.work.job_id, latents)
         except RuntimeError as error:
             # The picture itself may well be made; but not on a device that has gone.
-            if not is_out_of_memory(error) and lost(self._device):
-                raise
+            raise_if_lost(error, self._device)
             log.exception("%s: no preview", plan.work.job_id)
             return
         report.preview(step, lambda: png.preview_jpeg(pixels(), plan.width, plan.height))
@@ -297,7 +292,7 @@ class Diffusion:
         flags = getattr(output, "nsfw_content_detected", None) or [False]
         keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask)
         made_by = recipe(plan, seed, self._name, negative=self._family.negative)
-        return Picture(partial(_encode, pixels, made_by, keep), bool(flags[0]))
+        return Picture(lambda: png.png(pixels(), made_by, keep), bool(flags[0]))
 
 
 class _Silence:
@@ -311,10 +306,6 @@ class _Silence:
 
     def preview(self, step: int, encode: Callable[[], bytes]) -> None:
         pass
-
-
-def _encode(pixels: Callable[[], Any], made_by: dict[str, Any], keep: Any) -> bytes:
-    return png.png(pixels(), made_by, keep)
 
 
 def _on(kind: type, device: torch.device) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-TEXT, TRANSFORM, INPAINT = "image_generation", "image_transform", "image_inpaint"
+from rbee_sd.messages import INPAINT, MULTIPLE, TEXT, TRANSFORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Family:
     negative: bool = True
     upcasts: bool = False
     half: str = "float16"
-    multiple: int = 8
+    multiple: int = MULTIPLE
 
 
 FAMILIES = (

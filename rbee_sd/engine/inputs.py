@@ -13,14 +13,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rbee_sd.engine.pipeline import GenerationError
+from rbee_sd.messages import INPUT_FORMATS, MAX_INPUT_PIXELS, MIN_SIDE, MULTIPLE
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 8192 * 4096
-"""As the front has it; a second wall, in front of a decoder that may read a header in another way."""
 ORIENTATION = 0x0112
 """The EXIF tag."""
-MULTIPLE = 8
-MIN_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +66,9 @@ def blank(width: int, height: int) -> Inputs:
 
 def _decode(file: bytes, name: str) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(file), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+        with Image.open(io.BytesIO(file), formats=INPUT_FORMATS) as image:
+            # A second wall behind the front's: the decoder may read a header in another way.
+            if image.width * image.height > MAX_INPUT_PIXELS:
                 raise GenerationError("invalid_input", f"the {name} is too large")
             image.load()
             return image.copy()

@@ -51,13 +51,8 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to step."""
+        """Whether there is something to step, and not only what the encoding thread has in hand."""
         return any(task.ready or task.begun for task in self._tasks.values() if not self._encoding(task))
-
-    @property
-    def waiting(self) -> bool:
-        """Whether the encoding thread has something of a job in hand; `wakeup` tells when it is done."""
-        return any(not task.ready or self._encoding(task) for task in self._tasks.values())
 
     @property
     def wakeup(self) -> int:

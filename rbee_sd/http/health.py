@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rbee_sd import messages
 from rbee_sd.http.base import BaseHandler
 from rbee_sd.operations import inpaint, limits, transform
 from rbee_sd.operations.table import offered
@@ -62,7 +63,7 @@ class CapabilitiesHandler(BaseHandler):
                 "strengths": {"image_transform": transform.STRENGTH, "image_inpaint": inpaint.STRENGTH},
                 "batching": self.context.batching(),
                 "limits": {
-                    "min_side": limits.MIN_SIDE,
+                    "min_side": messages.MIN_SIDE,
                     "max_side": settings.max_side,
                     "multiple_of": accepted.multiple,
                     "max_steps": settings.max_steps,
@@ -71,8 +72,8 @@ class CapabilitiesHandler(BaseHandler):
                     "max_prompt": limits.MAX_PROMPT,
                     "max_strength": limits.MAX_STRENGTH,
                     "max_input_side": limits.MAX_INPUT_SIDE,
-                    "max_input_pixels": limits.MAX_INPUT_PIXELS,
-                    "input_formats": list(limits.INPUT_FORMATS),
+                    "max_input_pixels": messages.MAX_INPUT_PIXELS,
+                    "input_formats": list(messages.INPUT_FORMATS),
                     "max_loras": limits.MAX_LORAS,
                     "max_lora_scale": limits.MAX_LORA_SCALE,
                     "max_body": settings.max_body,

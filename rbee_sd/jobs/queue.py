@@ -38,11 +38,6 @@ class JobQueue:
         """Whether one more job must be refused."""
         return len(self._jobs) >= self._size
 
-    @property
-    def first(self) -> Job:
-        """The job whose turn it is. Raises `IndexError` when none waits."""
-        return self._jobs[0]
-
     def push(self, job: Job) -> int:
         """Let a job wait, again perhaps, and then in its old place; returns how many are ahead of it."""
         tags = self._tags.setdefault(_lane(job), [])
@@ -60,12 +55,6 @@ class JobQueue:
             if _lane(job) not in seen:
                 seen.add(_lane(job))
                 yield job
-
-    def pop(self) -> Job:
-        """Take the job whose turn it is. Raises `IndexError` when none waits."""
-        job = self.first
-        self.take(job)
-        return job
 
     def take(self, job: Job) -> None:
         """Take a job that goes to work. Raises `ValueError` when it does not wait."""

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from rbee_sd.errors import FieldError
 from rbee_sd.jobs.job import Order
-from rbee_sd.messages import Generate
+from rbee_sd.messages import MIN_SIDE, MULTIPLE, Generate
 from rbee_sd.operations.body import OperationRequest, Request
 from rbee_sd.operations.limits import (
     MAX_GUIDANCE_SCALE,
@@ -22,8 +22,6 @@ from rbee_sd.operations.limits import (
     MAX_PROMPT,
     MAX_SEED,
     MAX_TIMEOUT,
-    MIN_SIDE,
-    MULTIPLE,
     Limits,
 )
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PlainSerializer, PlainValidator
 
 from rbee_sd.errors import FieldError
+from rbee_sd.messages import MIN_SIDE, MULTIPLE
 from rbee_sd.operations.image import ImageRequest, limits_of
-from rbee_sd.operations.limits import MAX_STRENGTH, MIN_SIDE, MULTIPLE, Limits
+from rbee_sd.operations.limits import MAX_STRENGTH, Limits
 from rbee_sd.operations.picture import Picture, picture_in
 
 # Echoed as what it is, not as its megabytes.

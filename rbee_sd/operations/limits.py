@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rbee_sd.messages import OPERATIONS, SCHEDULERS, Ready
+from rbee_sd.messages import MULTIPLE, OPERATIONS, SCHEDULERS, Ready
 from rbee_sd.settings import Settings
 
-MIN_SIDE = 64
-MULTIPLE = 8
 MAX_PROMPT = 10_000
 """Characters."""
 MAX_SEED = 2**63 - 1
@@ -22,9 +20,6 @@ MAX_LORAS = 8
 MAX_LORA_SCALE = 4.0
 """And as much below zero."""
 MAX_INPUT_SIDE = 8192
-MAX_INPUT_PIXELS = 8192 * 4096
-"""Of an input image: what it takes to decode it, whatever becomes of it then."""
-INPUT_FORMATS = ("png", "jpeg", "webp")
 FALLBACK_SIDE = 512
 FALLBACK_STEPS = 20
 

@@ -12,8 +12,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from rbee_sd.messages import MAX_INPUT_PIXELS
 from rbee_sd.operations import jpeg_header, png_header, webp_header
-from rbee_sd.operations.limits import MAX_INPUT_PIXELS, MAX_INPUT_SIDE
+from rbee_sd.operations.limits import MAX_INPUT_SIDE
 
 URL = re.compile(r"data:image/[\w.+-]{1,100}(;[\w.+=-]{1,100}){0,4};base64,", re.ASCII | re.IGNORECASE)
 """How a data: URL of an image begins. What it says of the format is not relied on."""
@@ -23,7 +24,7 @@ WHITE = " \t\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image file whose header has been read. `kind` is one of `limits.INPUT_FORMATS`."""
+    """An image file whose header has been read. `kind` is one of `messages.INPUT_FORMATS`."""
 
     kind: str
     width: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from rbee_sd.engine.config import EngineConfig, model_name
@@ -53,7 +55,7 @@ class Bench:
         """Do these jobs, together, to the end."""
         for each in works:
             self.engine.submit(each)
-        while self.engine.busy or self.engine.waiting:
+        while self.engine._tasks:
             if self.engine.busy:
                 self.engine.step()
             else:
@@ -110,6 +112,11 @@ def pixels(png: bytes) -> Pixels:
     with Image.open(io.BytesIO(png)) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB"))
+
+
+def tensors() -> int:
+    """How many tensors there are in this process."""
+    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
 
 
 def difference(first: Pixels, second: Pixels) -> int:

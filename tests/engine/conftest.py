@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +39,17 @@ def _model_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
     if loaded is not None:
         loaded.denoiser._curves.clear()
         loaded.prompts._kept.clear()
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """Only reference counts free memory: a GPU's must not wait for the garbage collector."""
+    logging.disable()  # pytest keeps what is logged, tracebacks and all that they hold
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rbee_sd.engine.device import DTYPES, choose_device, choose_dtype, set_threads
+from rbee_sd.engine import device as module
+from rbee_sd.engine.device import DTYPES, choose_device, choose_dtype, raise_if_lost, set_threads
 from rbee_sd.engine.loading import load
-from rbee_sd.engine.pipeline import ModelError
+from rbee_sd.engine.pipeline import DeviceLostError, ModelError
 from rbee_sd.settings import Settings
 from tests.engine.bench import config
 
@@ -74,3 +75,17 @@ def test_threads_are_as_many_as_asked_for_or_one_core_less_than_there_are(monkey
         assert set_threads(0) == torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_device_that_answers_no_more_after_an_error_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    error, device = RuntimeError("an illegal memory access"), torch.device("cpu")
+    raise_if_lost(error, device)
+
+    def fail(_: torch.device) -> None:
+        raise RuntimeError("the same again")
+
+    monkeypatch.setattr(module, "synchronize", fail)
+    raise_if_lost(torch.OutOfMemoryError("CUDA out of memory"), device)
+    with pytest.raises(DeviceLostError) as lost:
+        raise_if_lost(error, device)
+    assert lost.value.__cause__ is error

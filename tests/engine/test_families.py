@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.families import FAMILIES, INPAINT, TEXT, TRANSFORM
+from rbee_sd.engine.families import FAMILIES
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.schedulers import Schedulers, draw_from
-from rbee_sd.messages import Finished, Generate, Progress, Started
+from rbee_sd.messages import INPAINT, TEXT, TRANSFORM, Finished, Generate, Progress, Started
 from tests.engine import tiny
 from tests.engine.bench import SIDE, TOLERANCE, Bench, alone, config, difference, pixels, work
 
@@ -202,7 +202,7 @@ def test_a_job_alone_paints_what_the_pipeline_of_diffusers_paints(
     inside = np.asarray(Image.open(io.BytesIO(hole()))) > 0
     for each in motley(model, operation):
         pipe = copy.copy(model._pipes[operation])
-        scheduler = Schedulers(model._pipe.scheduler, flow=family.flow).make(each.scheduler, each.steps or 0)
+        scheduler = Schedulers(model.pipe.scheduler, flow=family.flow).make(each.scheduler, each.steps or 0)
         vars(pipe)["scheduler"] = scheduler
         generator = torch.Generator("cpu").manual_seed(each.seed)
         draw_from(scheduler, generator)

@@ -20,13 +20,12 @@ from PIL import Image
 
 from rbee_sd.engine import inputs
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.families import INPAINT, TEXT, TRANSFORM
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import GenerationError, ModelError
 from rbee_sd.engine.png import PREVIEW_SIDE, preview_jpeg
 from rbee_sd.engine.previews import Previews, scaled
 from rbee_sd.engine.recipe import parameters
-from rbee_sd.messages import Failed, Finished, Preview, Progress
+from rbee_sd.messages import INPAINT, TEXT, TRANSFORM, Failed, Finished, Preview, Progress
 from tests.engine import tiny
 from tests.engine.bench import Bench, config, draw, pixels, work
 from tests.engine.test_families import hole, inputs_of, photo

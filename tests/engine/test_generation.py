@@ -148,11 +148,11 @@ def test_a_job_leaves_the_global_random_numbers_alone(model: Diffusion, schedule
 
 
 def test_a_job_leaves_the_models_own_scheduler_alone(model: Diffusion) -> None:
-    own = model._pipe.scheduler
+    own = model.pipe.scheduler
     before = (own.num_inference_steps, own.timesteps.clone(), dict(own.config))
     draw(model, steps=5, scheduler="pndm")
     draw(model, steps=5)
-    assert model._pipe.scheduler is own
+    assert model.pipe.scheduler is own
     assert own.num_inference_steps == before[0]
     assert torch.equal(own.timesteps, before[1])
     assert dict(own.config) == before[2]

@@ -60,7 +60,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 def weights_of(model: Diffusion) -> dict[str, torch.Tensor]:
     """Every weight of a loaded model."""
-    pipe = model._pipe
+    pipe = model.pipe
     parts = {"unet": pipe.unet, "vae": pipe.vae, "text_encoder": pipe.text_encoder}
     return {f"{part}.{name}": tensor for part, it in parts.items() for name, tensor in it.state_dict().items()}
 

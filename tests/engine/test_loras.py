@@ -49,11 +49,11 @@ def of_kohya(path: str, which: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory, model: Diffusion) -> Path:
     """LoRAs for the demo model, good ones and bad ones."""
     folder = tmp_path_factory.mktemp("loras")
-    unet = model._pipe.unet
+    unet = model.pipe.unet
     for name, seed in (("red", 1), ("blue", 2), *((f"many{n}", 100 + n) for n in range(MANY))):
         save_file(weights(unet, of_diffusers("unet"), seed), folder / f"{name}.safetensors")
     save_file(weights(unet, of_kohya, 3), folder / "kohya.safetensors")
-    encoder = weights(model._pipe.text_encoder, of_diffusers("text_encoder"), 4)
+    encoder = weights(model.pipe.text_encoder, of_diffusers("text_encoder"), 4)
     save_file(encoder, folder / "words.safetensors")
     whole = (folder / "red.safetensors").read_bytes()
     (folder / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -187,10 +187,10 @@ def test_a_bad_lora_as_the_very_first_does_no_harm(fresh: Diffusion, model: Diff
 def test_more_loras_than_are_kept_all_work_in_turn_and_again(fresh: Diffusion) -> None:
     first = [draw(fresh, **with_loras(f"many{n}", steps=1)) for n in range(MANY)]
     assert len({png for (png,) in first}) == MANY
-    loaded = fresh._pipe.get_list_adapters()["unet"]
+    loaded = fresh.pipe.get_list_adapters()["unet"]
     assert len(loaded) == KEPT
     assert [draw(fresh, **with_loras(f"many{n}", steps=1)) for n in range(MANY)] == first
-    assert len(fresh._pipe.get_list_adapters()["unet"]) == KEPT
+    assert len(fresh.pipe.get_list_adapters()["unet"]) == KEPT
 
 
 def test_more_loras_than_are_kept_all_work_beside_one_another(bench: Bench) -> None:
@@ -205,5 +205,5 @@ def test_one_job_may_want_more_loras_than_are_kept(fresh: Diffusion) -> None:
     all_of_them = pixels(draw(fresh, **with_loras(*names, scale=0.1))[0])
     assert difference(all_of_them, picture(fresh, **with_loras(*names[:-1], scale=0.1))) > TOLERANCE
     draw(fresh, **with_loras("red"))
-    assert len(fresh._pipe.get_list_adapters()["unet"]) == KEPT
+    assert len(fresh.pipe.get_list_adapters()["unet"]) == KEPT
     assert difference(all_of_them, picture(fresh, **with_loras(*names, scale=0.1))) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,6 +39,7 @@ from tests.engine.bench import (
     draw,
     picture,
     pixels,
+    tensors,
     work,
 )
 
@@ -178,7 +178,7 @@ def test_a_job_cancelled_before_its_first_step_never_starts(bench: Bench) -> Non
 
 def test_a_job_cancelled_after_its_last_step_is_not_decoded(bench: Bench) -> None:
     decoded: list[bool] = []
-    with before_each_forward(bench.model._pipe.vae.decoder, lambda: decoded.append(True)):
+    with before_each_forward(bench.model.pipe.vae.decoder, lambda: decoded.append(True)):
         bench.engine.submit(work("gone", steps=2))
         bench.engine.step()
         bench.engine.step()
@@ -204,7 +204,7 @@ PARTS = ["text_encoder", "unet", "vae.decoder"]
 
 def part(model: Diffusion, name: str) -> Any:
     """A component of the pipeline, by its name."""
-    return model._pipe.vae.decoder if name == "vae.decoder" else getattr(model._pipe, name)
+    return model.pipe.vae.decoder if name == "vae.decoder" else getattr(model.pipe, name)
 
 
 def fail_with(error: Exception) -> Any:
@@ -338,22 +338,6 @@ def test_a_front_that_has_gone_ends_the_engine_and_is_no_failure_of_the_job(
 # Memory.
 
 
-@pytest.fixture
-def _no_collector() -> Iterator[None]:
-    """Only reference counts free memory: a GPU's must not wait for the garbage collector."""
-    logging.disable()  # pytest keeps what is logged, tracebacks and all that they hold
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-    logging.disable(logging.NOTSET)
-
-
-def tensors() -> int:
-    """How many tensors there are in this process."""
-    return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
-
-
 def pipelines() -> int:
     """How many pipelines there are in this process, copies included."""
     return sum(issubclass(type(each), StableDiffusionPipeline) for each in gc.get_objects())
@@ -392,7 +376,7 @@ def test_memory_does_not_grow_over_many_jobs_cancelled_finished_or_failed(bench:
                 bench.engine.step()
             bench.engine.cancel("gone")
         bench.run(work("done", steps=1))
-        with before_each_forward(bench.model._pipe.vae.decoder, fail):
+        with before_each_forward(bench.model.pipe.vae.decoder, fail):
             bench.run(work("bad", steps=1))
         assert bench.heard(Failed)
         bench.said.clear()

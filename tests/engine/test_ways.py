@@ -20,10 +20,9 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from rbee_sd.engine.calls import Stage
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.encoder import Encoder
-from rbee_sd.engine.families import TRANSFORM
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import ModelError
-from rbee_sd.messages import Curve, Failed, Finished, Generate, Progress
+from rbee_sd.messages import TRANSFORM, Curve, Failed, Finished, Generate, Progress
 from tests.engine import tiny
 from tests.engine.bench import (
     DEADLINE,
@@ -82,8 +81,8 @@ def test_settings_reach_the_parts() -> None:
     plain = load(config("demo", channels_last=False, attention="plain"))
     other = load(config("demo", channels_last=True, attention="sdpa"))
     for loaded, kind, strides in ((plain, AttnProcessor, (144, 9, 3, 1)), (other, AttnProcessor2_0, (36, 1, 12, 4))):
-        assert {type(each) for each in loaded._pipe.unet.attn_processors.values()} == {kind}
-        assert loaded._pipe.unet.conv_in.weight.stride()[1:] == strides[1:] or strides[0] != 36
+        assert {type(each) for each in loaded.pipe.unet.attn_processors.values()} == {kind}
+        assert loaded.pipe.unet.conv_in.weight.stride()[1:] == strides[1:] or strides[0] != 36
 
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
@@ -150,7 +149,7 @@ def test_a_large_picture_is_decoded_in_tiles_and_a_small_one_as_ever(model: Diff
     small = {"width": 128, "height": 128, "steps": 1}
     large = {"width": 256, "height": 192, "steps": 1}
     decoded: list[int] = []
-    with before_each_forward(tiled._pipe.vae.decoder, lambda: decoded.append(1)):
+    with before_each_forward(tiled.pipe.vae.decoder, lambda: decoded.append(1)):
         assert difference(picture(tiled, **small), picture(model, **small)) == 0
         assert len(decoded) == 1
         first = picture(tiled, **large)
@@ -174,7 +173,7 @@ def test_prompts_are_encoded_once_for_as_many_as_are_kept(model: Diffusion) -> N
     for kept, expected in ((0, 8), (1, 8), (64, 4)):
         loaded = load(config("demo", prompt_cache=kept))
         encoded: list[int] = []
-        with before_each_forward(loaded._pipe.text_encoder, partial(encoded.append, 1)):
+        with before_each_forward(loaded.pipe.text_encoder, partial(encoded.append, 1)):
             for prompt in ("red", "blue", "red", "blue"):
                 draw(loaded, prompt=prompt, steps=1)
         assert len(encoded) == expected, kept

@@ -13,6 +13,7 @@ import pytest
 from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order
+from rbee_sd.jobs.queue import JobQueue
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Event, Generate
@@ -56,6 +57,13 @@ def terminal_events(job: Job) -> list[str]:
     return [name for name in names(job) if name in TERMINAL]
 
 
+def take(queue: JobQueue) -> Job:
+    """Take the job whose turn it is, as the dispatcher does."""
+    job = next(queue.foremost())
+    queue.take(job)
+    return job
+
+
 class ScriptedSeats:
     """Stands in for the worker: holds as many jobs as one would until the test says how they end."""
 
@@ -66,7 +74,7 @@ class ScriptedSeats:
         self.cancelled: list[str] = []
         self.watches: list[tuple[str, bool]] = []
 
-    def takes(self, priority: int, owner: str = "") -> bool:
+    def takes(self, priority: int, owner: str) -> bool:
         """See `Seats`; as the worker has it."""
         running = {work.job_id: work for work in self.submitted if work.job_id in self.running}
         ahead = [work.owner for work in running.values() if work.priority >= priority]

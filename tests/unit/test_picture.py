@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from rbee_sd.messages import INPUT_FORMATS, MAX_INPUT_PIXELS
 from rbee_sd.operations import jpeg_header, png_header, webp_header
-from rbee_sd.operations.limits import INPUT_FORMATS, MAX_INPUT_PIXELS, MAX_INPUT_SIDE
+from rbee_sd.operations.limits import MAX_INPUT_SIDE
 from rbee_sd.operations.picture import Picture, picture_in
 from rbee_sd.operations.png_header import MAX_TEXT
 from tests.pictures import animation, chunk, picture, png, text

@@ -7,7 +7,7 @@ import pytest
 from rbee_sd.jobs.event_log import EventLog
 from rbee_sd.jobs.job import Job
 from rbee_sd.jobs.queue import JobQueue
-from tests.unit.conftest import order, seeded
+from tests.unit.conftest import order, seeded, take
 
 
 def job(priority: int = 0, owner: str = "") -> Job:
@@ -23,7 +23,7 @@ def owners(queue: JobQueue) -> str:
 def test_jobs_leave_in_the_order_they_came() -> None:
     queue, jobs = JobQueue(10), [job() for _ in range(5)]
     assert [queue.push(waiting) for waiting in jobs] == [0, 1, 2, 3, 4]
-    assert [queue.pop() for _ in jobs] == jobs
+    assert [take(queue) for _ in jobs] == jobs
     assert len(queue) == 0
 
 
@@ -42,7 +42,7 @@ def test_a_position_is_the_number_of_jobs_ahead() -> None:
     jobs = [job(), job(), job()]
     for waiting in jobs:
         queue.push(waiting)
-    queue.pop()
+    take(queue)
     assert [queue.position(waiting) for waiting in jobs[1:]] == [0, 1]
     with pytest.raises(ValueError, match="does not wait"):
         queue.position(jobs[0])
@@ -64,7 +64,7 @@ def test_a_job_that_comes_back_takes_its_old_place() -> None:
     jobs = [job() for _ in range(3)]
     for waiting in jobs:
         queue.push(waiting)
-    first = queue.pop()
+    first = take(queue)
     queue.push(late := job())
     assert queue.push(first) == 0
     assert list(queue) == [*jobs, late]
@@ -88,14 +88,16 @@ def test_it_is_full_at_its_size_and_not_before() -> None:
     states.append(queue.full)
     queue.push(job(5))
     states.append(queue.full)
-    queue.pop()
+    take(queue)
     states.append(queue.full)
     assert states == [False, False, True, False]
 
 
 def test_taking_from_an_empty_queue_is_a_mistake() -> None:
-    with pytest.raises(IndexError):
-        JobQueue(1).pop()
+    queue = JobQueue(1)
+    assert list(queue.foremost()) == []
+    with pytest.raises(ValueError, match="does not wait"):
+        queue.take(job())
 
 
 def test_random_pushes_pops_and_removals_agree_with_a_sorted_list() -> None:
@@ -111,7 +113,7 @@ def test_random_pushes_pops_and_removals_agree_with_a_sorted_list() -> None:
                 model.sort(key=lambda waiting: -waiting.order.priority)
                 assert queue.push(new) == model.index(new)
             elif action == 2:
-                assert queue.pop() is model.pop(0)
+                assert take(queue) is model.pop(0)
             else:
                 gone = chance.choice(model)
                 model.remove(gone)
@@ -132,10 +134,10 @@ def test_one_who_comes_late_waits_for_no_more_than_one_of_each_other() -> None:
     for _ in range(20):
         queue.push(job(owner="a"))
     for _ in range(5):
-        queue.pop()
+        take(queue)
     assert queue.push(late := job(owner="b")) == 1
-    queue.pop()
-    assert queue.pop() is late
+    take(queue)
+    assert take(queue) is late
 
 
 def test_one_who_comes_again_and_again_does_not_keep_another_waiting() -> None:
@@ -147,17 +149,17 @@ def test_one_who_comes_again_and_again_does_not_keep_another_waiting() -> None:
         # Never more than one waiting, and always one.
         if "b" not in owners(queue):
             queue.push(job(owner="b"))
-        served += queue.pop().order.owner
+        served += take(queue).order.owner
     assert served == "ababab"
 
 
 def test_nobody_saves_up_turns_while_away() -> None:
     queue = JobQueue(100)
     queue.push(job(owner="b"))
-    queue.pop()
+    take(queue)
     for _ in range(50):
         queue.push(job(owner="a"))
-        queue.pop()
+        take(queue)
     for owner in "aabb":
         queue.push(job(owner=owner))
     assert owners(queue) == "abab"
@@ -184,7 +186,7 @@ def test_turns_are_taken_within_a_priority_and_one_is_no_debt_in_another() -> No
     queue.push(job(1, "b"))
     assert owners(queue) == "abaaaba"
     for _ in range(4):
-        assert queue.pop().order.priority == 1
+        assert take(queue).order.priority == 1
     # High turns have moved only their own clock.
     queue.push(job(0, "c"))
     assert owners(queue) == "abca"
@@ -195,7 +197,7 @@ def test_a_job_that_comes_back_keeps_its_turn_between_others() -> None:
     jobs = [job(owner=owner) for owner in "aabb"]
     for waiting in jobs:
         queue.push(waiting)
-    gone = [queue.pop() for _ in range(3)]
+    gone = [take(queue) for _ in range(3)]
     assert gone == [jobs[0], jobs[2], jobs[1]]
     for back in (gone[2], gone[0], gone[1]):
         queue.push(back)
@@ -208,7 +210,7 @@ def test_owners_of_whom_nothing_waits_leave_no_trace() -> None:
     queue = JobQueue(10)
     for number in range(1000):
         queue.push(waiting := job(owner=f"client {number}"))
-        queue.remove(waiting) if number % 2 else queue.pop()
+        queue.remove(waiting) if number % 2 else take(queue)
     assert queue._tags == {}
     assert len(queue._reached) == 1
 
@@ -220,8 +222,8 @@ def test_random_owners_each_get_their_jobs_in_order_and_none_gets_two_turns_ahea
         jobs = [job(owner=chance.choice("aaaabc")) for _ in range(40)]
         for waiting in jobs:
             queue.push(waiting)
-            assert queue.first is next(iter(queue))
-        served = [queue.pop() for _ in jobs]
+            assert next(queue.foremost()) is next(iter(queue))
+        served = [take(queue) for _ in jobs]
         for owner in "abc":
             own = [waiting for waiting in jobs if waiting.order.owner == owner]
             assert [waiting for waiting in served if waiting.order.owner == owner] == own

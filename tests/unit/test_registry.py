@@ -15,7 +15,7 @@ from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.messages import Generate
 from tests.conftest import eventually
-from tests.unit.conftest import MakeRegistry, bodies, names, order, quick_order, seeded, terminal_events
+from tests.unit.conftest import MakeRegistry, bodies, names, order, quick_order, seeded, take, terminal_events
 
 
 def refusal(call: Callable[[], object]) -> RequestError:
@@ -28,7 +28,7 @@ def refusal(call: Callable[[], object]) -> RequestError:
 def run(registry: JobRegistry) -> Job:
     """Accept a job and let it run."""
     registry.accept(order())
-    job = registry.queue.pop()
+    job = take(registry.queue)
     job.dispatch()
     return job
 
@@ -81,7 +81,7 @@ def test_a_full_queue_refuses_and_stores_nothing(make_registry: MakeRegistry) ->
 def test_a_full_queue_has_room_again_when_a_job_starts_or_is_cancelled(make_registry: MakeRegistry) -> None:
     registry = make_registry(queue_size=1)
     first = registry.accept(order())
-    registry.queue.pop().dispatch()
+    take(registry.queue).dispatch()
     second = registry.accept(order())
     registry.cancel(second, "requested")
     third = registry.accept(order())
@@ -127,7 +127,7 @@ def with_image(size: int) -> Order:
 def test_input_images_are_bounded_over_all_jobs_that_have_not_ended(make_registry: MakeRegistry) -> None:
     registry = make_registry(queue_bytes=1000)
     running, waiting = registry.accept(with_image(600)), registry.accept(with_image(400))
-    registry.queue.pop().dispatch()
+    take(registry.queue).dispatch()
     assert registry.input_bytes == 1000
     error = refusal(lambda: registry.accept(with_image(1), "key", b"digest"))
     assert (error.status, error.code) == (503, "queue_full")
@@ -148,11 +148,11 @@ def test_input_images_are_bounded_over_all_jobs_that_have_not_ended(make_registr
 def test_however_a_job_ends_its_input_images_are_let_go_once(make_registry: MakeRegistry, end: str) -> None:
     registry = make_registry(queue_bytes=1000)
     job, other = registry.accept(with_image(600)), registry.accept(with_image(100))
-    registry.queue.pop().dispatch()
+    take(registry.queue).dispatch()
     # It was put back once, which changes nothing.
     registry.put_back(job)
     assert registry.input_bytes == 700
-    registry.queue.pop().dispatch()
+    take(registry.queue).dispatch()
     for _ in range(2):
         match end:
             case "complete":
@@ -187,7 +187,7 @@ async def test_completing_names_the_images_that_were_saved(registry: JobRegistry
 
 async def test_the_largest_seed_has_images_too(registry: JobRegistry) -> None:
     registry.accept(order(seed=2**63 - 1))
-    job = registry.queue.pop()
+    job = take(registry.queue)
     job.dispatch()
     await registry.images.save(job.id, (b"one", b"two"))
     registry.complete(job)

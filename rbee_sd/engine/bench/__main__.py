@@ -8,17 +8,17 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from rbee_sd.engine.batch import take
 from rbee_sd.engine.bench import company, variants
 from rbee_sd.engine.bench.plan import WAYS, Plan
 from rbee_sd.engine.bench.ways import Ways
 from rbee_sd.engine.calls import Call
 from rbee_sd.engine.config import EngineConfig, model_name
+from rbee_sd.engine.denoiser import resized
 from rbee_sd.engine.device import synchronize
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
@@ -99,11 +99,9 @@ def _curve(model: Diffusion, ways: Ways, plan: Plan, tell: Tell, done: Callable[
         return {}
     tell({"part": f"timing forwards of {', '.join(map(str, plan.rows))} rows", "parts": plan.forwards})
     call = model.first_call(ways.work())
-    packed, loras = call.arguments
     calls = {}
     for rows in plan.rows:
-        some = take(packed, [row % packed.rows for row in range(rows)])
-        calls[rows] = replace(call, rows=rows, arguments=(some, loras))
+        calls[rows] = resized(call, range(rows))
         _seconds(calls[rows])
     seconds: dict[str, list[float]] = {str(rows): [] for rows in plan.rows}
     for _ in range(plan.forwards):

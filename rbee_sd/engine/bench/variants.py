@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from rbee_sd.engine.batch import take
-from rbee_sd.engine.calls import Call
 from rbee_sd.engine.config import EngineConfig
+from rbee_sd.engine.denoiser import resized
 from rbee_sd.engine.device import synchronize
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
@@ -68,13 +67,10 @@ def _ratio(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> 
 
 
 def _forward(model: Diffusion, rows: int) -> Callable[[], Any]:
-    call = model.first_call(Generate("", "", "", 0))
-    packed, loras = call.arguments
-    some = take(packed, [row % packed.rows for row in range(rows)])
-    wider: Call = replace(call, rows=rows, arguments=(some, loras))
+    call = resized(model.first_call(Generate("", "", "", 0)), range(rows))
 
     def work() -> None:
-        model.denoiser.forward([wider])
+        model.denoiser.forward([call])
         synchronize(model.denoiser.device)
 
     return work
