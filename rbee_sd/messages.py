@@ -21,6 +21,7 @@ MAX_FRAME = 256 * 1024 * 1024
 
 TEXT, TRANSFORM, INPAINT = OPERATIONS = ("image_generation", "image_transform", "image_inpaint")
 """What an engine makes images from: a prompt; also an image; also an image and a mask."""
+MAX_GUIDANCE_SCALE = 50.0
 MIN_SIDE = 64
 MULTIPLE = 8
 """Of the sides of what is made, in pixels. `Ready` says whether the model wants a larger multiple."""

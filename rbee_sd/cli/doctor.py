@@ -124,7 +124,7 @@ def _files() -> Finding:
 def _model(settings: Settings) -> Finding:
     model = Path(os.path.expanduser(settings.model))
     if settings.model == "demo":
-        return Finding("warning", "model demo: embedded, random weights, no real pictures", "choose one with model")
+        return Finding("ok", "model demo: embedded, draws simple shapes; name another with model")
     if model.is_dir() and not (model / "model_index.json").is_file():
         return Finding("problem", f"model {model} has no model_index.json", "name the folder that holds it")
     if model.is_dir() or (model.is_file() and model.suffix == ".safetensors"):

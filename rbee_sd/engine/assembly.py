@@ -73,8 +73,9 @@ def _pipes(family: Family, pipe: Any) -> dict[str, Any]:
     logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
     for operation, name in operations.items():
         kind = getattr(diffusers, name)
-        # Without a number format it would turn the shared parts into float32.
-        pipes[operation] = pipe if type(pipe) is kind else kind.from_pipe(pipe, dtype=module.dtype)
+        # Without a number format it would turn the shared parts into float32, and it leaves out a VAE of another class
+        # than most have (AutoencoderTiny), unless it is given.
+        pipes[operation] = pipe if type(pipe) is kind else kind.from_pipe(pipe, dtype=module.dtype, vae=pipe.vae)
         pipes[operation].set_progress_bar_config(disable=True)
     return pipes
 

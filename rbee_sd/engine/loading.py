@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,19 @@ from rbee_sd.engine.device import choose_device, choose_dtype, keep_freed_memory
 from rbee_sd.engine.diffusion import Diffusion  # noqa: E402
 from rbee_sd.engine.families import FAMILIES, Family, family_of  # noqa: E402
 from rbee_sd.engine.pipeline import ModelError  # noqa: E402
+from rbee_sd.messages import MAX_GUIDANCE_SCALE  # noqa: E402
 
 log = logging.getLogger(__name__)
 
 DEMO = Path(__file__).parent / "demo"
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion"}
 """Where a model's parts may come from; `stable_diffusion` is diffusers' own name for its safety checker."""
+
+DEFAULTS: dict[str, tuple[float, float, Callable[[float], float]]] = {
+    "steps": (1, 100, int),
+    "guidance_scale": (0, MAX_GUIDANCE_SCALE, float),
+}
+"""What a model may say under `_defaults` in its index, the least and the most of it, and its type."""
 
 # Weights that a checkpoint in an original layout has, and no other kind of model.
 MARKS = (
@@ -76,17 +85,16 @@ class _Folder:
         self._source = source
         self._config = config
         self._options = options
-        self._index = _checked_index(source, config, **options)
-        self.pipeline: str = self._index["_class_name"]
+        self.index = _checked_index(source, config, **options)
 
     def load(self, dtype: torch.dtype) -> Any:
         """The pipeline, on the CPU."""
         parts = {
             part: self._text_encoder(part, entry[1], dtype)
-            for part, entry in self._index.items()
+            for part, entry in self.index.items()
             if part.startswith("text_encoder") and isinstance(entry, list) and entry[0] == "transformers"
         }
-        kind = getattr(diffusers, self.pipeline)
+        kind = getattr(diffusers, self.index["_class_name"])
         return kind.from_pretrained(self._source, dtype=dtype, use_safetensors=True, **parts, **self._options)
 
     def _text_encoder(self, part: str, kind: str, dtype: torch.dtype) -> Any:
@@ -107,14 +115,14 @@ class _Checkpoint:
             raise ModelError(f"the model {config.name} is not a .safetensors file; other formats can carry code")
         self._path = path
         self._options: dict[str, Any] = {}
-        self.pipeline = _kind_of(path)
+        self.index: dict[str, Any] = {"_class_name": _kind_of(path)}
         if config.model_config:
             self._options["config"] = os.path.expanduser(config.model_config)
-            self.pipeline = _checked_index(self._options["config"], config)["_class_name"]
+            self.index = _checked_index(self._options["config"], config)
 
     def load(self, dtype: torch.dtype) -> Any:
         """The pipeline, on the CPU."""
-        kind = getattr(diffusers, self.pipeline)
+        kind = getattr(diffusers, self.index["_class_name"])
         return kind.from_single_file(str(self._path), dtype=dtype, use_safetensors=True, **self._options)
 
 
@@ -123,6 +131,8 @@ def _quiet_libraries() -> None:
     tqdm.tqdm.set_lock(threading.RLock())
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+    # It expects the class of VAE that most models have, and takes the others (AutoencoderTiny) all the same.
+    logging.getLogger("diffusers.pipelines.pipeline_utils").addFilter(_is_news)
     # For long prompts these print the prompt, which is the client's own business.
     for family in FAMILIES:
         for name in family.pipelines.values():
@@ -130,13 +140,28 @@ def _quiet_libraries() -> None:
     logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Expected types for vae")
+
+
 def _identify(config: EngineConfig) -> tuple[Family, _Folder | _Checkpoint]:
     source = _source(config)
-    family = family_of(source.pipeline)
+    family = family_of(source.index["_class_name"])
     if family is None:
         known = ", ".join(next(iter(family.pipelines.values())) for family in FAMILIES)
         raise ModelError(f"the model {config.name} is of another kind; this worker runs {known}")
-    return family, source
+    return replace(family, **_own_defaults(source.index, config)), source
+
+
+def _own_defaults(index: dict[str, Any], config: EngineConfig) -> dict[str, Any]:
+    """What the model says of itself instead of its family. diffusers ignores keys that begin like this one."""
+    wanted = index.get("_defaults", {})
+    if not isinstance(wanted, dict) or not all(
+        name in DEFAULTS and type(value) in (int, float) and DEFAULTS[name][0] <= value <= DEFAULTS[name][1]
+        for name, value in wanted.items()
+    ):
+        raise ModelError(f"the model {config.name} has _defaults out of bounds in its model_index.json")
+    return {name: DEFAULTS[name][2](value) for name, value in wanted.items()}
 
 
 def _source(config: EngineConfig) -> _Folder | _Checkpoint:

@@ -12,10 +12,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from rbee_sd.errors import FieldError
 from rbee_sd.jobs.job import Order
-from rbee_sd.messages import MIN_SIDE, MULTIPLE, Generate
+from rbee_sd.messages import MAX_GUIDANCE_SCALE, MIN_SIDE, MULTIPLE, Generate
 from rbee_sd.operations.body import OperationRequest, Request
 from rbee_sd.operations.limits import (
-    MAX_GUIDANCE_SCALE,
     MAX_LORA_SCALE,
     MAX_LORAS,
     MAX_PRIORITY,

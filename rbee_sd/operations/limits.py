@@ -11,7 +11,6 @@ from rbee_sd.settings import Settings
 MAX_PROMPT = 10_000
 """Characters."""
 MAX_SEED = 2**63 - 1
-MAX_GUIDANCE_SCALE = 50.0
 MAX_PRIORITY = 100
 MAX_TIMEOUT = 86_400.0
 MAX_STRENGTH = 1.0

@@ -6,16 +6,23 @@ import json
 import subprocess
 from pathlib import Path
 
-from rbee_sd.smoke.png import size_of
+from PIL import Image
+
+from rbee_sd.engine.training.scenes import SIZES
+from rbee_sd.engine.training.scoring import look
 from tests.e2e.conftest import ROOT, LiveWorker, environ, free_port, readme_blocks
 
 
-def test_the_first_command_makes_a_png(tmp_path: Path) -> None:
+def test_the_first_command_draws_something_large_and_green_on_white(tmp_path: Path) -> None:
     (command,) = readme_blocks("picture")
-    command = command.replace("bin/", f"{ROOT}/bin/").replace("-o out.png", f"-o {tmp_path}/out.png")
+    command = command.replace("bin/", f"{ROOT}/bin/").replace("-o heart.png", f"-o {tmp_path}/heart.png")
     env = environ(tmp_path) | {"RBEE_SD_PORT": str(free_port())}
     subprocess.run(["bash", "-eu", "-c", command], env=env, check=True, timeout=120)
-    assert size_of((tmp_path / "out.png").read_bytes()) == (128, 128)
+    with Image.open(tmp_path / "heart.png") as picture:
+        sight = look(picture)
+    (heart,) = sight.things
+    assert (sight.background, heart.colour) == ("white", "green")
+    assert heart.radius > (SIZES["small"][1] + SIZES["large"][0]) / 2
 
 
 def test_the_curl_session_works_as_printed(live_worker: LiveWorker, tmp_path: Path) -> None:
@@ -34,5 +41,6 @@ def test_the_curl_session_works_as_printed(live_worker: LiveWorker, tmp_path: Pa
     assert list(accepted) == ["job_id", "sse_url", "state", "position", "seed"]
     assert ended.stdout.count("event: progress") == 20
     assert "\ndata: [DONE]\n" in ended.stdout
-    assert size_of((tmp_path / "circle.png").read_bytes()) == (128, 128)
+    with Image.open(tmp_path / "circle.png") as picture:
+        assert look(picture).background == "blue"
     assert '"state":"completed"' in ended.stdout

@@ -284,7 +284,7 @@ def crowd() -> list[Generate]:
 
 def subsets() -> list[tuple[str, ...]]:
     """Some of the subsets of the crowd: none, singles, neighbours, all, and some at random."""
-    chance = random.Random(0)  # noqa: S311
+    chance = random.Random(0)
     some = [tuple(chance.sample(COLOURS, size)) for size in (2, 3, 4, 5, 6, 7)]
     return [(), *((colour,) for colour in COLOURS), *itertools.pairwise(COLOURS), COLOURS, *some]
 

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from rbee_sd.engine.config import EngineConfig
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.loading import DEMO, load
+from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import ModelError
-from tests.engine import ldm
+from rbee_sd.engine.training.parts import GUIDANCE
+from tests.engine import ldm, tiny
 from tests.engine.bench import config, difference, picture
 
 Damage = Callable[[Path], None]
@@ -42,9 +43,15 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def single_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model as one checkpoint in the original layout."""
-    return ldm.write_checkpoint(DEMO, tmp_path_factory.mktemp("checkpoint") / "some-checkpoint.safetensors")
+def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small Stable Diffusion 1 with the autoencoder that checkpoints in the original layout have."""
+    return tiny.write("sd1", tmp_path_factory.mktemp("classic") / "classic")
+
+
+@pytest.fixture(scope="module")
+def single_file(classic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It as one checkpoint in the original layout."""
+    return ldm.write_checkpoint(classic, tmp_path_factory.mktemp("checkpoint") / "some-checkpoint.safetensors")
 
 
 @pytest.fixture
@@ -93,7 +100,7 @@ def assert_names_no_path(text: str) -> None:
 def test_the_demo_model_needs_no_setting_and_no_network(model: Diffusion) -> None:
     ready = model.describe()
     assert (ready.model, ready.family, ready.device, ready.dtype) == ("demo", "stable-diffusion", "cpu", "float32")
-    assert (ready.width, ready.height, ready.steps, ready.guidance_scale, ready.capacity) == (128, 128, 20, 7.5, 1)
+    assert (ready.width, ready.height, ready.steps, ready.guidance_scale, ready.capacity) == (128, 128, 20, GUIDANCE, 1)
 
 
 def test_a_diffusers_folder_elsewhere_is_the_same_model_under_its_own_name(model: Diffusion, folder: Path) -> None:
@@ -102,24 +109,50 @@ def test_a_diffusers_folder_elsewhere_is_the_same_model_under_its_own_name(model
     assert_same_model(model, loaded)
 
 
+def test_a_folder_may_say_what_the_model_wants_unless_a_job_says_otherwise(folder: Path) -> None:
+    edit(folder / "model_index.json", _defaults={"steps": 4, "guidance_scale": 0})
+    ready = load(config(folder)).describe()
+    assert (ready.steps, ready.guidance_scale) == (4, 0.0)
+    edit(folder / "model_index.json", _defaults={})
+    ready = load(config(folder)).describe()
+    assert (ready.steps, ready.guidance_scale) == (20, 7.5)
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        {"steps": 0},
+        {"steps": 10_000},
+        {"steps": "4"},
+        {"guidance_scale": -1},
+        {"guidance_scale": True},
+        {"seed": 1},
+        "many",
+        3,
+    ],
+)
+def test_a_folder_that_says_nonsense_about_what_it_wants_is_refused(folder: Path, defaults: object) -> None:
+    edit(folder / "model_index.json", _defaults=defaults)
+    text = refusal(config(folder))
+    assert "_defaults" in text
+
+
 def test_a_folder_may_be_named_from_home(model: Diffusion, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert_same_model(model, load(config("~/some-model")))
 
 
-def test_a_checkpoint_in_the_original_layout_is_the_same_model_as_its_folder(
-    model: Diffusion, single_file: Path
-) -> None:
-    loaded = load(config(single_file, model_config=str(DEMO)))
+def test_a_checkpoint_in_the_original_layout_is_the_same_model_as_its_folder(classic: Path, single_file: Path) -> None:
+    loaded = load(config(single_file, model_config=str(classic)))
     assert loaded.describe().model == "some-checkpoint"
-    assert_same_model(model, loaded)
+    assert_same_model(load(config(classic)), loaded)
 
 
 def test_a_checkpoints_configuration_may_be_named_from_home(
-    folder: Path, single_file: Path, monkeypatch: pytest.MonkeyPatch
+    classic: Path, single_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", str(folder.parent))
-    load(config(single_file, model_config="~/some-model"))
+    monkeypatch.setenv("HOME", str(classic.parent))
+    load(config(single_file, model_config="~/classic"))
 
 
 @pytest.mark.parametrize(
@@ -236,10 +269,12 @@ def test_a_pickle_that_calls_itself_safetensors_is_not_unpickled(folder: Path, m
     assert not mark.exists()
 
 
-def test_a_checkpoint_of_torch_that_calls_itself_safetensors_is_not_unpickled(tmp_path: Path, mark: Path) -> None:
+def test_a_checkpoint_of_torch_that_calls_itself_safetensors_is_not_unpickled(
+    classic: Path, tmp_path: Path, mark: Path
+) -> None:
     file = tmp_path / "model.safetensors"
     torch.save({"state_dict": Trap(mark)}, file)
-    assert_names_no_path(refusal(config(file, model_config=str(DEMO))))
+    assert_names_no_path(refusal(config(file, model_config=str(classic))))
     assert not mark.exists()
 
 
@@ -255,36 +290,36 @@ def test_a_folder_with_only_a_pickle_of_some_weights_is_refused(folder: Path, ma
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin", ".pth", ""])
 def test_a_single_file_of_another_kind_is_refused_by_its_name_alone(
-    single_file: Path, tmp_path: Path, suffix: str
+    classic: Path, single_file: Path, tmp_path: Path, suffix: str
 ) -> None:
     file = shutil.copy(single_file, tmp_path / f"model{suffix}")
-    text = refusal(config(file, model_config=str(DEMO)))
+    text = refusal(config(file, model_config=str(classic)))
     assert_names_no_path(text)
     assert "safetensors" in text
 
 
-def test_a_truncated_checkpoint_is_refused(single_file: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_refused(classic: Path, single_file: Path, tmp_path: Path) -> None:
     file = tmp_path / "half.safetensors"
     file.write_bytes(single_file.read_bytes()[:100_000])
-    assert_names_no_path(refusal(config(file, model_config=str(DEMO))))
+    assert_names_no_path(refusal(config(file, model_config=str(classic))))
 
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."])
-def test_a_checkpoint_without_one_of_its_parts_is_refused(tmp_path: Path, prefix: str) -> None:
+def test_a_checkpoint_without_one_of_its_parts_is_refused(classic: Path, tmp_path: Path, prefix: str) -> None:
     # The configuration's folder holds no weights that could stand in for the part.
-    shutil.copytree(DEMO, tmp_path / "configuration", ignore=shutil.ignore_patterns("*.safetensors"))
-    weights = {name: tensor for name, tensor in ldm.checkpoint(DEMO).items() if not name.startswith(prefix)}
+    shutil.copytree(classic, tmp_path / "configuration", ignore=shutil.ignore_patterns("*.safetensors"))
+    weights = {name: tensor for name, tensor in ldm.checkpoint(classic).items() if not name.startswith(prefix)}
     save_file(weights, tmp_path / "part.safetensors")
     wanted = config(tmp_path / "part.safetensors", model_config=str(tmp_path / "configuration"))
     assert_names_no_path(refusal(wanted))
 
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "first_stage_model.", "cond_stage_model."])
-def test_a_checkpoint_that_lacks_a_tensor_is_refused(tmp_path: Path, prefix: str) -> None:
-    weights = ldm.checkpoint(DEMO)
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(classic: Path, tmp_path: Path, prefix: str) -> None:
+    weights = ldm.checkpoint(classic)
     weights.pop(next(name for name in sorted(weights) if name.startswith(prefix) and name.endswith(".weight")))
     save_file(weights, tmp_path / "lacking.safetensors")
-    assert_names_no_path(refusal(config(tmp_path / "lacking.safetensors", model_config=str(DEMO))))
+    assert_names_no_path(refusal(config(tmp_path / "lacking.safetensors", model_config=str(classic))))
 
 
 def test_a_checkpoint_without_a_configuration_is_refused_when_there_is_no_network(single_file: Path) -> None:

@@ -1,18 +1,18 @@
-"""Every scheduler on the demo model: it can do any number of steps, tells each once, and solves the same equation."""
+"""Every scheduler, mostly on the demo model: it can do any number of steps, tells each
+once, and solves the same equation."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.loading import DEMO, load
+from rbee_sd.engine.loading import load
 from rbee_sd.messages import SCHEDULERS, Finished, Progress, Started
 from rbee_sd.settings import Settings
+from tests.engine import tiny
 from tests.engine.bench import Bench, config, picture, work
 
 RANDOM = {"dpmpp_sde", "euler_a", "lcm"}
@@ -36,8 +36,8 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
-    """The demo model with the published scheduler configuration."""
-    folder = Path(shutil.copytree(DEMO, tmp_path_factory.mktemp("published") / "model"))
+    """A very small model with the published scheduler configuration."""
+    folder = tiny.write("sd1", tmp_path_factory.mktemp("published") / "model")
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(PUBLISHED))
     index = folder / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": ["diffusers", "PNDMScheduler"]}))

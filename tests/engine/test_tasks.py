@@ -16,6 +16,7 @@ from rbee_sd.engine import denoiser
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.loop import Engine, FrontGoneError
+from rbee_sd.engine.training.parts import GUIDANCE
 from rbee_sd.messages import (
     SCHEDULERS,
     Cancelled,
@@ -78,7 +79,7 @@ def test_a_job_is_told_from_start_to_end_in_order(bench: Bench) -> None:
     kinds = [type(message) for message in bench.said if not isinstance(message, Narration | Pulse)]
     assert kinds == [Started, Progress, Progress, Finished]
     (started,) = bench.heard(Started)
-    assert started == Started("a", 2, 64, 64, 7.5, "euler")
+    assert started == Started("a", 2, 64, 64, GUIDANCE, "euler")
     assert bench.heard(Finished)[0].images == tuple(draw(bench.model, steps=2))
     assert bench.heard(Pulse)[-1].forwards == before + 2
 

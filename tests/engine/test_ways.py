@@ -144,8 +144,14 @@ def test_with_one_row_every_call_is_alone_and_gives_the_bytes_it_gives_alone() -
         assert list(bench.heard(Finished, each.job_id)[0].images) == alone(loaded, each)
 
 
-def test_a_large_picture_is_decoded_in_tiles_and_a_small_one_as_ever(model: Diffusion) -> None:
-    tiled = load(config("demo", vae_tiling=0.03))
+@pytest.fixture(scope="module")
+def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small Stable Diffusion 1; its tiles are 128 pixels wide, those of the demo's kind of VAE 512."""
+    return tiny.write("sd1", tmp_path_factory.mktemp("classic") / "classic")
+
+
+def test_a_large_picture_is_decoded_in_tiles_and_a_small_one_as_ever(classic: Path) -> None:
+    model, tiled = load(config(classic)), load(config(classic, vae_tiling=0.03))
     small = {"width": 128, "height": 128, "steps": 1}
     large = {"width": 256, "height": 192, "steps": 1}
     decoded: list[int] = []
@@ -159,8 +165,18 @@ def test_a_large_picture_is_decoded_in_tiles_and_a_small_one_as_ever(model: Diff
     assert difference(picture(tiled, **small), picture(model, **small)) == 0
 
 
-def test_whether_an_image_is_read_in_tiles_does_not_depend_on_who_was_there_before() -> None:
-    tiled = load(config("demo", vae_tiling=0.07))
+def test_the_demos_kind_of_vae_reads_and_paints_in_tiles_too(model: Diffusion) -> None:
+    tiled = load(config("demo", vae_tiling=0.03))
+    wide: dict[str, Any] = {"operation": TRANSFORM, "inputs": inputs_of(TRANSFORM), "width": 640, "height": 64}
+    decoded: list[int] = []
+    with before_each_forward(tiled.pipe.vae.decoder, lambda: decoded.append(1)):
+        first = picture(tiled, **wide, strength=0.5)
+    assert len(decoded) == 2
+    assert np.abs(first.astype(int) - picture(model, **wide, strength=0.5)).mean() < 20
+
+
+def test_whether_an_image_is_read_in_tiles_does_not_depend_on_who_was_there_before(classic: Path) -> None:
+    tiled = load(config(classic, vae_tiling=0.07))
     image = inputs_of(TRANSFORM)
     small: dict[str, Any] = {"operation": TRANSFORM, "inputs": image, "width": 256, "height": 256, "strength": 0.1}
     small |= {"steps": 10}

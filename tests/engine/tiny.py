@@ -36,7 +36,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from rbee_sd.engine.demo_model import build_scheduler, build_tokenizer
+from rbee_sd.engine.training.parts import build_tokenizer
 
 SIDE = 16
 """Of the latents that a model of these wants."""
@@ -93,6 +93,18 @@ def vae(**changes: Any) -> AutoencoderKL:
     return AutoencoderKL(**values | changes)
 
 
+def euler() -> EulerDiscreteScheduler:
+    """Euler over the noise levels of Stable Diffusion 1.x."""
+    return EulerDiscreteScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+
+
 def clip(kind: Any, tokenizer: CLIPTokenizer, seed: int = 0) -> Any:
     """A CLIP text encoder of this class."""
     torch.manual_seed(1000 + seed)
@@ -132,7 +144,7 @@ def _stable_diffusion(kind: Any = StableDiffusionPipeline, scheduler: Any = None
         text_encoder=clip(CLIPTextModel, tokenizer),
         tokenizer=tokenizer,
         unet=unet(**changes),
-        scheduler=scheduler or build_scheduler(),
+        scheduler=scheduler or euler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -140,7 +152,7 @@ def _stable_diffusion(kind: Any = StableDiffusionPipeline, scheduler: Any = None
 
 
 def _stable_diffusion_2() -> Any:
-    scheduler = EulerDiscreteScheduler.from_config(build_scheduler().config, prediction_type="v_prediction")
+    scheduler = EulerDiscreteScheduler.from_config(euler().config, prediction_type="v_prediction")
     return _stable_diffusion(scheduler=scheduler, attention_head_dim=[2, 4], use_linear_projection=True)
 
 
@@ -149,7 +161,7 @@ def _inpainting() -> Any:
 
 
 def _lcm() -> Any:
-    scheduler = LCMScheduler.from_config(build_scheduler().config)
+    scheduler = LCMScheduler.from_config(euler().config)
     return _stable_diffusion(scheduler=scheduler, time_cond_proj_dim=16)
 
 
@@ -169,7 +181,7 @@ def _xl() -> Any:
             transformer_layers_per_block=(1, 2),
             use_linear_projection=True,
         ),
-        scheduler=build_scheduler(),
+        scheduler=euler(),
     )
 
 

@@ -23,7 +23,7 @@ TERMINAL = ("complete", "error", "cancelled")
 
 def seeded(seed: int) -> random.Random:
     """Chance that is the same in every run."""
-    return random.Random(seed)  # noqa: S311  (nothing secret is made of it)
+    return random.Random(seed)
 
 
 def order(prompt: str = "a red circle", **changes: Any) -> Order:

@@ -154,7 +154,7 @@ def test_signatures_that_nobody_waits_for_are_forgotten() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_under_any_load_everyone_of_one_priority_comes_to_an_end(seed: int) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     turns, waiting, place = Turns(), list[Job](), 0
     waited: Counter[int] = Counter()
     longest_first_wait = 0
