@@ -14,6 +14,7 @@ import pytest
 from rbee_sd.engine import loop
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import DEMO, load
+from tests.engine import tiny
 from tests.engine.bench import Bench, config
 
 
@@ -21,6 +22,15 @@ from tests.engine.bench import Bench, config
 def model() -> Diffusion:
     """The embedded model on the CPU, shared by all tests: they leave it as they found it."""
     return load(config("demo"))
+
+
+@pytest.fixture(scope="session")
+def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small Stable Diffusion 1 with random weights and the usual VAE, to be left as it is.
+
+    That of the demo has other tiles (512 pixels wide, not 128), and no checkpoint in an original layout has it.
+    """
+    return tiny.write("sd1", tmp_path_factory.mktemp("classic") / "classic")
 
 
 @pytest.fixture

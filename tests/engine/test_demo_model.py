@@ -24,7 +24,7 @@ from rbee_sd.engine.loading import DEMO
 from rbee_sd.engine.training import parts
 from rbee_sd.engine.training.captions import WORDS
 from rbee_sd.engine.training.drawing import draw as drawn
-from rbee_sd.engine.training.evaluation import evaluate, held_out_captions
+from rbee_sd.engine.training.evaluation import evaluate, held_out_captions, load
 from rbee_sd.engine.training.parts import GUIDANCE
 from rbee_sd.engine.training.scenes import COLOURS, Scene, Thing
 from rbee_sd.engine.training.scoring import look
@@ -52,8 +52,7 @@ def tokenizer() -> CLIPTokenizer:
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    loaded = StableDiffusionPipeline.from_pretrained(DEMO, local_files_only=True, dtype=torch.float32)
-    loaded.set_progress_bar_config(disable=True)
+    loaded: StableDiffusionPipeline = load(DEMO, torch.device("cpu"))
     return loaded
 
 

@@ -22,7 +22,7 @@ from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import ModelError
 from rbee_sd.engine.training.parts import GUIDANCE
-from tests.engine import ldm, tiny
+from tests.engine import ldm
 from tests.engine.bench import config, difference, picture
 
 Damage = Callable[[Path], None]
@@ -40,12 +40,6 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.fixture(scope="module")
-def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A very small Stable Diffusion 1 with the autoencoder that checkpoints in the original layout have."""
-    return tiny.write("sd1", tmp_path_factory.mktemp("classic") / "classic")
 
 
 @pytest.fixture(scope="module")

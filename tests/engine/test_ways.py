@@ -144,12 +144,6 @@ def test_with_one_row_every_call_is_alone_and_gives_the_bytes_it_gives_alone() -
         assert list(bench.heard(Finished, each.job_id)[0].images) == alone(loaded, each)
 
 
-@pytest.fixture(scope="module")
-def classic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A very small Stable Diffusion 1; its tiles are 128 pixels wide, those of the demo's kind of VAE 512."""
-    return tiny.write("sd1", tmp_path_factory.mktemp("classic") / "classic")
-
-
 def test_a_large_picture_is_decoded_in_tiles_and_a_small_one_as_ever(classic: Path) -> None:
     model, tiled = load(config(classic)), load(config(classic, vae_tiling=0.03))
     small = {"width": 128, "height": 128, "steps": 1}

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import torch
 
+from rbee_sd.engine.loading import DEMO
 from rbee_sd.engine.training import autoencoder, denoiser, evaluation, reader
 from rbee_sd.engine.training.parts import build_tokenizer, build_unet, save
 from rbee_sd.engine.training.trainer import CheckpointError, Place
 
-DEMO = Path(__file__).parent.parent / "demo"
 RUN = Path("build") / "demo-model"
 """Where checkpoints are kept, unless told otherwise; not in the repository."""
 IMPROVEMENT = "improvement"

@@ -26,7 +26,7 @@ SOFT = 0.15
 """Share of soft colour fields instead of scenes, so that other pictures than scenes come through too."""
 
 
-def train_autoencoder(place: Place, schedule: Schedule = SCHEDULE) -> AutoencoderTiny:
+def train_autoencoder(place: Place, schedule: Schedule) -> AutoencoderTiny:
     """Train it, or go on with it."""
     torch.manual_seed(place.seed)
     # In this layout its convolutions are half as fast again on a CPU; the denoiser's are not.

@@ -21,7 +21,7 @@ from rbee_sd.engine.training.captions import caption
 from rbee_sd.engine.training.parts import SIDE, build_noise
 from rbee_sd.engine.training.reader import tokenize
 from rbee_sd.engine.training.scenes import Scene, random_scene
-from rbee_sd.engine.training.trainer import Place, Schedule, train
+from rbee_sd.engine.training.trainer import Place, Schedule, keep, train
 
 SCHEDULE = Schedule(steps=3900, batch=64, learning_rate=1e-3, warm_up=300, decay=0.999)
 PICTURES = {(SIDE, SIDE): 48_000, (160, 96): 4_000, (96, 160): 4_000}
@@ -56,8 +56,8 @@ def train_denoiser(
     vae: AutoencoderTiny,
     tokenizer: CLIPTokenizer,
     text_encoder: CLIPTextModel,
-    schedule: Schedule = SCHEDULE,
-    pictures: dict[tuple[int, int], int] = PICTURES,
+    schedule: Schedule,
+    pictures: dict[tuple[int, int], int],
     name: str = "denoiser",
 ) -> None:
     """Train it in place, or go on; sets the autoencoder's scaling factor: its latents have a deviation of one then."""
@@ -97,9 +97,7 @@ def _examples(place: Place, vae: AutoencoderTiny, size: tuple[int, int], count: 
         with torch.no_grad():
             parts.append(vae.encode(torch.stack(some).to(place.device)).latents.half().cpu())
     latents = torch.cat(parts)
-    aside = path.with_suffix(".part")
-    torch.save(latents, aside)
-    aside.replace(path)
+    keep(path, latents)
     return Examples(scenes, latents)
 
 

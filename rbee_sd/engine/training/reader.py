@@ -30,12 +30,12 @@ NO_ANSWER = -100
 """What cross entropy leaves out."""
 
 
-def train_reader(place: Place, tokenizer: CLIPTokenizer, schedule: Schedule = SCHEDULE) -> CLIPTextModel:
+def train_reader(place: Place, tokenizer: CLIPTokenizer, schedule: Schedule) -> CLIPTextModel:
     """Train the text encoder, or go on with it."""
     torch.manual_seed(place.seed)
     text_encoder = build_text_encoder(tokenizer)
-    heads = {question.replace(" ", "_"): torch.nn.Linear(TEXT_WIDTH, len(known)) for question, known in ANSWERS.items()}
-    module = torch.nn.ModuleDict({"text_encoder": text_encoder, "heads": torch.nn.ModuleDict(heads)})
+    heads = torch.nn.ModuleDict({question: torch.nn.Linear(TEXT_WIDTH, len(ANSWERS[question])) for question in ANSWERS})
+    module = torch.nn.ModuleDict({"text_encoder": text_encoder, "heads": heads})
 
     def loss_of(_: float, chance: random.Random) -> torch.Tensor:
         scenes = [random_scene(chance) for _ in range(schedule.batch)]
@@ -47,7 +47,7 @@ def train_reader(place: Place, tokenizer: CLIPTokenizer, schedule: Schedule = SC
         asked = [answers(scene) for scene in scenes]
         losses = [
             functional.cross_entropy(
-                heads[question.replace(" ", "_")](state),
+                heads[question](state),
                 torch.tensor([answer[question] for answer in asked], device=place.device),
                 ignore_index=NO_ANSWER,
             )

@@ -86,7 +86,7 @@ def score(scene: Scene, sight: Sight) -> Counter[str]:
         if thing.size is not None:
             count("size", found is not None and _called(found.radius, len(scene.things)) == thing.size)
     if scene.position is not None or scene.relation is not None:
-        count("position", None not in matched and _in_place(scene, [each for each in matched if each is not None]))
+        count("position", _in_place(scene, matched))
     wrong = any(counts[what] < counts[f"{what} of"] for what in ("background", "colour", "shape", "size", "position"))
     count("all", not wrong and len(sight.things) == len(scene.things))
     return counts
@@ -161,7 +161,7 @@ def _matched(scene: Scene, sight: Sight) -> tuple[Found | None, ...]:
     # Of two alike, the first of the permutations in which the relation holds.
     return max(
         permutations(candidates, len(scene.things)),
-        key=lambda found: (fit(found), None not in found and _in_place(scene, [each for each in found if each])),
+        key=lambda found: (fit(found), _in_place(scene, found)),
     )
 
 
@@ -170,7 +170,10 @@ def _called(radius: float, things: int) -> str:
     return "small" if radius < (sizes["small"][1] + sizes["large"][0]) / 2 else "large"
 
 
-def _in_place(scene: Scene, found: list[Found]) -> bool:
+def _in_place(scene: Scene, matched: tuple[Found | None, ...]) -> bool:
+    found = [each for each in matched if each is not None]
+    if len(found) < len(matched):
+        return False
     if scene.relation is not None:
         across, down = RELATIONS[scene.relation]
         first, second = found

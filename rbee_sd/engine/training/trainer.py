@@ -93,14 +93,15 @@ def train(name: str, module: torch.nn.Module, loss_of: Loss, schedule: Schedule,
             smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
             bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
             if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == schedule.steps:
-                _save(path, parts, step + 1)
+                keep(path, {"step": step + 1} | {name: part.state_dict() for name, part in parts.items()})
     average.copy_to(parameters)
     module.eval()
 
 
-def _save(path: Path, parts: dict[str, Any], step: int) -> None:
+def keep(path: Path, content: Any) -> None:
+    """Write what `torch.load` reads, whole or not at all."""
     aside = path.with_suffix(".part")
-    torch.save({"step": step} | {name: part.state_dict() for name, part in parts.items()}, aside)
+    torch.save(content, aside)
     aside.replace(path)
 
 
