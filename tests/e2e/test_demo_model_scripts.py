@@ -67,7 +67,7 @@ def test_a_contact_sheet_shows_what_was_asked_for(run: Run, live_worker: LiveWor
         tiles = [sheet.crop((12 + number * 140, 12, 140 + number * 140, 140)) for number in range(2)]
     star, circle = (look(tile) for tile in tiles)
     assert (star.background, star.things[0].colour) == ("black", "yellow")
-    assert (circle.background, circle.things[0].colour) == ("white", "blue")
+    assert (circle.background, circle.things[0].colour, circle.things[0].shape) == ("white", "blue", "circle")
 
 
 def test_a_contact_sheet_says_what_went_wrong(run: Run, live_worker: LiveWorker) -> None:

@@ -21,7 +21,7 @@ def test_the_first_command_draws_something_large_and_green_on_white(tmp_path: Pa
     with Image.open(tmp_path / "heart.png") as picture:
         sight = look(picture)
     (heart,) = sight.things
-    assert (sight.background, heart.colour) == ("white", "green")
+    assert (sight.background, heart.colour, heart.shape) == ("white", "green", "heart")
     assert heart.radius > (SIZES["small"][1] + SIZES["large"][0]) / 2
 
 

@@ -184,10 +184,12 @@ def test_seed_prompt_negative_prompt_and_guidance_each_change_the_image(
 ) -> None:
     first = draw(pipeline)
     assert np.array_equal(first, draw(pipeline))
-    assert np.abs(first - draw(pipeline, seed=1)).mean() > 10 / 255
+    # What a prompt leaves open is different with each seed.
+    assert np.abs(first - draw(pipeline, seed=1)).mean() > 0.5 / 255
+    assert np.abs(draw(pipeline, "a star") - draw(pipeline, "a star", seed=1)).mean() > 10 / 255
     for other in (
         draw(pipeline, "a large green heart on a white background"),
-        draw(pipeline, negative_prompt="blurry"),
+        draw(pipeline, negative_prompt="a blue background"),
         draw(pipeline, guidance_scale=2.0),
     ):
         assert np.abs(first - other).mean() > 0.5 / 255
@@ -204,8 +206,8 @@ def test_any_multiple_of_eight_is_a_size(pipeline: StableDiffusionPipeline, widt
 @pytest.mark.parametrize(
     ("guidance", "steps", "wanted"),
     [
-        (GUIDANCE, 20, {"background": 0.95, "colour": 0.7, "shape": 0.3, "size": 0.8, "position": 0.85}),
-        (GUIDANCE, 8, {"background": 0.95, "colour": 0.7, "shape": 0.3, "size": 0.8, "position": 0.85}),
+        (GUIDANCE, 20, {"background": 0.97, "colour": 0.85, "shape": 0.85, "size": 0.85, "position": 0.9}),
+        (GUIDANCE, 8, {"background": 0.97, "colour": 0.85, "shape": 0.85, "size": 0.85, "position": 0.9}),
     ],
 )
 def test_it_draws_captions_that_training_never_saw(
@@ -217,28 +219,30 @@ def test_it_draws_captions_that_training_never_saw(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "background", "colour"),
+    ("prompt", "background", "colour", "shape"),
     [
-        ("a yellow star on a black background", "black", "yellow"),
-        ("a large green heart on a white background", "white", "green"),
-        ("A red circle on a green background!", "green", "red"),
-        ("detailed photograph of one huge purple crescent moon, white background", "white", "purple"),
-        ("on pink: a big black cross", "pink", "black"),
+        ("a yellow star on a black background", "black", "yellow", "star"),
+        ("a large green heart on a white background", "white", "green", "heart"),
+        ("A red circle on a green background!", "green", "red", "circle"),
+        ("detailed photograph of one huge purple crescent moon, white background", "white", "purple", "crescent"),
+        ("on pink: a big black cross", "pink", "black", "cross"),
+        ("a tiny orange ring at the top, blue background", "blue", "orange", "ring"),
     ],
 )
 @pytest.mark.parametrize("seed", [1, 42])
-def test_ordinary_phrasings_get_their_colours(
-    pipeline: StableDiffusionPipeline, prompt: str, background: str, colour: str, seed: int
+def test_ordinary_phrasings_are_understood(
+    pipeline: StableDiffusionPipeline, prompt: str, background: str, colour: str, shape: str, seed: int
 ) -> None:
     sight = look(paint(pipeline, prompt, seed))
-    assert (sight.background, sight.things[0].colour) == (background, colour)
+    found = [(thing.colour, thing.shape) for thing in sight.things]
+    assert (sight.background, found) == (background, [(colour, shape)])
 
 
 def test_two_things_stand_as_they_are_told(pipeline: StableDiffusionPipeline) -> None:
     sight = look(paint(pipeline, "a red circle left of a green square on a yellow background", seed=1))
-    places = {thing.colour: thing.x for thing in sight.things}
+    places = {(thing.colour, thing.shape): thing.x for thing in sight.things}
     assert sight.background == "yellow"
-    assert places["red"] < places["green"]
+    assert places["red", "circle"] < places["green", "square"]
 
 
 def test_large_is_larger_than_small(pipeline: StableDiffusionPipeline) -> None:
@@ -265,7 +269,7 @@ def scene() -> Image.Image:
 def test_image_to_image_keeps_the_place_and_takes_the_colour(pipeline: StableDiffusionPipeline) -> None:
     changing = AutoPipelineForImage2Image.from_pipe(pipeline, vae=pipeline.vae)
     changing.set_progress_bar_config(disable=True)
-    sight = look(paint(changing, "a blue circle on a white background", image=scene(), strength=0.6))
+    sight = look(paint(changing, "a blue circle on a white background", image=scene(), strength=0.45))
     assert (sight.background, sight.things[0].colour) == ("white", "blue")
     assert sight.things[0].x < -0.1
 
@@ -280,6 +284,7 @@ def test_inpainting_draws_in_the_mask_and_leaves_the_rest(pipeline: StableDiffus
     found = {thing.colour: thing for thing in sight.things}
     assert found["red"].shape == "circle"
     assert found["green"].x > 0.1
+    assert found["green"].shape == "star"
 
 
 def test_denoising_can_be_watched(pipeline: StableDiffusionPipeline) -> None:

@@ -195,8 +195,9 @@ class _Speaker:
     def _with_noise(self, text: str) -> str:
         """Words that nobody knows, so that others do no harm."""
         words = text.split()
-        for _ in range(self._chance.randint(1, 2)):
-            letters = self._chance.choices(string.ascii_lowercase + string.digits, k=self._chance.randint(2, 8))
+        for _ in range(self._chance.randint(1, 3)):
+            # Also long ones, which are many tokens: else what is long is taken for two things.
+            letters = self._chance.choices(string.ascii_lowercase + string.digits, k=self._chance.randint(2, 13))
             words.insert(self._any((0, len(words), self._chance.randint(0, len(words)))), "".join(letters))
         return " ".join(words)
 

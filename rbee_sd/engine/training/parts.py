@@ -147,7 +147,7 @@ def build_unet() -> UNet2DConditionModel:
         out_channels=LATENT_CHANNELS,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(32, 96, 128),
+        block_out_channels=(48, 96, 128),
         layers_per_block=1,
         norm_num_groups=8,
         attention_head_dim=4,  # diffusers takes it as the number of heads
