@@ -27,9 +27,10 @@ from rbee_sd.http.connections import CappedServer, connections_within
 from rbee_sd.http.context import Context
 from rbee_sd.http.door import Door, is_loopback
 from rbee_sd.http.routes import make_application
-from rbee_sd.jobs.dispatcher import Dispatcher
+from rbee_sd.jobs.dispatcher import MAX_ATTEMPTS, Dispatcher
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.store import Store, StoreError
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.operations import loras
 from rbee_sd.operations.limits import Limits
@@ -58,13 +59,16 @@ class Server:
         self._lock: int | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self.store = Store(self._state_dir / "jobs.sqlite")
         self.images = ImageFiles(self._state_dir / "images")
         self.registry = JobRegistry(
+            self.store,
             self.images,
             queue_size=settings.queue_size,
             queue_bytes=settings.queue_bytes,
             ttl=settings.job_ttl,
             history=settings.job_history,
+            size=settings.job_bytes,
         )
         self.watcher = Watcher(self.registry, settings.disconnect_grace)
         self.dispatcher = Dispatcher(self.registry, self.watcher)
@@ -93,10 +97,10 @@ class Server:
             log_format=settings.log_format,
             fake_pipeline=settings.fake_pipeline,
         )
-        self.worker = Worker(engine_main.run, config, self.dispatcher, settings.cancel_timeout)
+        self.worker = Worker(engine_main.run, config, self.dispatcher, settings.cancel_timeout, settings.step_timeout)
         self.dispatcher.worker = self.worker
         limits = Limits(settings, (self._model,), lambda: self.worker.model, tuple(self._loras))
-        desk = Desk(self.registry, self.dispatcher, limits, self.status)
+        desk = Desk(self.registry, limits, self.status)
         context = Context(
             settings, Door(settings), self.registry, self.watcher, desk, limits, self.status, self.batching
         )
@@ -118,11 +122,14 @@ class Server:
                 f"listening on {self.settings.host} lets others in: set api_key, or no_auth on a network you trust"
             )
         self._http.cap = connections_within(_raise_file_limit())
-        self._take_state_dir()
+        left = self._take_state_dir()
         try:
+            await self.registry.restore(left, MAX_ATTEMPTS)
             self._listen()
-        except StartError:
+        except (StartError, StoreError) as error:
             self._release_state_dir()
+            if isinstance(error, StoreError):
+                raise StartError(f"the database in {self._state_dir} cannot be read: {error}") from error
             raise
         self._cleaner.start()
         # The first requests are answered before this: /health does not wait for a process to be spawned.
@@ -139,7 +146,7 @@ class Server:
         await self.stop()
 
     async def drain(self) -> None:
-        """Refuse new jobs and let those accepted go on, for `drain_timeout` at most; the rest is interrupted."""
+        """Refuse new jobs; let those accepted go on for `drain_timeout` at most, and leave the rest to the next run."""
         self.registry.draining = True
         live = self.registry.live()
         log.info("draining: %d jobs left", len(live))
@@ -149,8 +156,11 @@ class Server:
         while able and self.registry.live() and loop.time() < deadline and not self._hurry.is_set():
             await asyncio.sleep(DRAIN_INTERVAL)
         self.watcher.close()
+        self.dispatcher.close()
+        # What is finished and on its way to the disk is no longer interrupted.
+        await self.dispatcher.settle()
         for job in self.registry.live():
-            self.registry.fail(job, "interrupted", "the worker was shut down before the job was done; send it again")
+            self.registry.suspend(job)
 
     async def stop(self) -> None:
         """Close everything, in order: engine, streams, files, lock."""
@@ -160,7 +170,6 @@ class Server:
         await self._end_streams()
         await self._http.close_all_connections()
         await self.dispatcher.settle()
-        self.images.close()
         self._release_state_dir()
         log.info("stopped")
 
@@ -222,21 +231,28 @@ class Server:
         self._http.add_sockets(sockets)
         self.url = worker_url(host, sockets[0].getsockname()[1])
 
-    def _take_state_dir(self) -> None:
+    def _take_state_dir(self) -> list[str]:
+        """Lock the state folder and open what is in it; returns the ids of the jobs that have images there."""
         folder = self._state_dir
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.images.prepare()
+            self.store.open()
+            return self.images.prepare()
         except BlockingIOError as error:
             self._release_state_dir()
             raise StartError(f"the state folder {folder} is in use by another worker; give this one its own") from error
         except OSError as error:
             self._release_state_dir()
             raise StartError(f"the state folder {folder} cannot be used: {error.strerror}") from error
+        except StartError:
+            self._release_state_dir()
+            raise
 
     def _release_state_dir(self) -> None:
+        self.images.close()
+        self.store.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

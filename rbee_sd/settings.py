@@ -100,10 +100,23 @@ class Settings:
     prompt_cache: int = setting(64, "Encoded prompts that are kept for the next job.", minimum=0, maximum=100_000)
 
     # Jobs.
-    state_dir: str = setting("", "Folder for images and the lock; empty: rbee-sd in the user's state folder.")
+    state_dir: str = setting("", "Folder for jobs, images and the lock; empty: rbee-sd in the user's state folder.")
     queue_size: int = setting(64, "Jobs that may wait; one more is refused with 503.", minimum=1, maximum=100_000)
-    job_ttl: float = setting(3600.0, "Seconds a finished job and its images are kept.", minimum=1, maximum=31_536_000)
-    job_history: int = setting(1000, "Finished jobs kept at most; the oldest go first.", minimum=1, maximum=1_000_000)
+    job_ttl: float = setting(
+        2_592_000.0,
+        "Seconds, of those a worker runs, that a finished job and its images are kept.",
+        minimum=1,
+        maximum=315_360_000,
+    )
+    job_history: int = setting(
+        100_000, "Finished jobs kept at most; the oldest go first.", minimum=1, maximum=1_000_000
+    )
+    job_bytes: int = setting(
+        16 * 1024 * 1024 * 1024,
+        "Bytes of finished images kept at most; the oldest go first.",
+        minimum=1024,
+        maximum=100 * 1024 * 1024 * 1024 * 1024,
+    )
     job_timeout: float = setting(
         300.0, "Seconds a job may run unless it names its own timeout.", minimum=1, maximum=86_400
     )
@@ -143,6 +156,12 @@ class Settings:
     )
     cancel_timeout: float = setting(
         10.0, "Seconds the engine may take to stop a job before it is replaced.", minimum=0.1, maximum=3600
+    )
+    step_timeout: float = setting(
+        300.0,
+        "Seconds the engine may be silent while it has jobs before it is replaced.",
+        minimum=0.1,
+        maximum=86_400,
     )
     log_level: str = setting("info", "How much is logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = setting("text", "Log lines as text or as JSON objects.", choices=("text", "json"))

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from tornado.ioloop import IOLoop
 
+from rbee_sd.jobs.job import Job
 from rbee_sd.server import Server
 from rbee_sd.settings import Settings
 
@@ -117,6 +118,13 @@ class Client:
             return (await self.http.get("/ready")).status_code == 200
 
         await eventually(check)
+
+
+def known(server: Server, job_id: str) -> Job:
+    """A job that the server has in memory."""
+    job = server.registry.find(job_id)
+    assert job is not None
+    return job
 
 
 MakeServer = Callable[..., Server]

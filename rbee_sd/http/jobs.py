@@ -27,13 +27,13 @@ class SubmitHandler(BaseHandler):
         if self.request.method == "POST":
             self._check_type()
 
-    def post(self) -> None:
+    async def post(self) -> None:
         """Accept an operation: 200 with the job's id and stream, at once."""
         key = self.request.headers.get("Idempotency-Key")
         if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
             raise invalid([FieldError("Idempotency-Key", "pattern", "up to 255 visible ASCII characters")])
         owner = owner_of(self.request.remote_ip, self.request.headers)
-        job = self.context.desk.submit(bytes(self.body), key, owner)
+        job = await self.context.desk.submit(bytes(self.body), key, owner)
         view = self.context.registry.view(job)
         sse_url = f"{self.request.path}/{job.id}/stream"
         self.answer(
@@ -59,38 +59,38 @@ class SubmitHandler(BaseHandler):
 class JobsHandler(SubmitHandler):
     """`/v1/jobs`."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """List jobs, newest first, a page at a time."""
+        registry = self.context.registry
         state = self.choice("state", ("", *map(str, State)))
         limit = self.number("limit", PAGE, 1, LARGEST_PAGE)
         before = self.get_query_argument("before", "")
-        jobs = [job for job in self.context.registry.newest_first() if state in ("", job.state)]
-        if before:
-            reached = self.context.registry.get(before)
-            # Jobs are listed in the order they were made, so this holds when `before` has changed its state.
-            jobs = [job for job in jobs if job.created < reached.created]
+        # Jobs are listed in the order they were made, so this holds when `before` has changed its state.
+        number = (await registry.recall(before)).number if before else None
+        jobs = await registry.page(state, number, limit + 1)
         page = jobs[:limit]
         more = page[-1].id if len(jobs) > limit else None
-        self.answer({"jobs": [self.context.registry.view(job) for job in page], "next": more})
+        self.answer({"jobs": [registry.view(job) for job in page], "next": more})
 
 
 class JobHandler(BaseHandler):
     """`/v1/jobs/{id}` and `…/status`."""
 
-    def get(self, job_id: str) -> None:
+    async def get(self, job_id: str) -> None:
         """The job as it is now."""
         registry = self.context.registry
-        self.answer(registry.view(registry.get(job_id)))
+        self.answer(registry.view(await registry.recall(job_id)))
 
 
 class CancellableJobHandler(JobHandler):
     """`/v1/jobs/{id}`."""
 
-    def delete(self, job_id: str) -> None:
+    async def delete(self, job_id: str) -> None:
         """Cancel; no effect on a job that has ended."""
         registry = self.context.registry
-        job = registry.get(job_id)
+        job = await registry.recall(job_id)
         registry.cancel(job, "requested")
+        await registry.closed(job)
         self.answer(registry.view(job))
 
 
@@ -100,10 +100,11 @@ class ImageHandler(BaseHandler):
     async def get(self, job_id: str, number: str = "0") -> None:
         """PNG bytes; 304 when the client has them."""
         registry = self.context.registry
-        job = registry.get(job_id)
+        job = await registry.recall(job_id)
+        await registry.closed(job)
         if not job.state.terminal:
             raise RequestError(409, "job_unfinished", f"the job is {job.state}; its images come when it completes")
-        images = registry.images.of(job_id)
+        images = job.files
         if len(number) > 4 or int(number) >= len(images):
             raise RequestError(
                 404, "image_not_found", f"the job {job.state} with {len(images)} images; there is no such"

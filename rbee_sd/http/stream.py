@@ -92,9 +92,9 @@ class JobStreamHandler(StreamHandler):
     async def get(self, job_id: str) -> None:
         """Stream; 204 to a client that has seen the end already."""
         images_by_url = self.images_by_url()
-        job = self.context.registry.get(job_id)
+        job = await self.context.registry.recall(job_id)
         seen = sse.last_event_id(self.request.headers.get("Last-Event-ID"), job.log.last)
-        if job.state.terminal and seen == job.log.last:
+        if job.state.terminal and job.log.closed and seen == job.log.last:
             self.set_status(204)
             return
         self.cursor = job.log.open(after=seen)
@@ -120,10 +120,11 @@ class JobStreamHandler(StreamHandler):
         if not await self.begin():
             return
         async for number, event in self.follow(cursor):
-            pictures = [] if images_by_url or event.name != "complete" else self.context.registry.images.of(job.id)
+            pictures = [] if images_by_url or event.name != "complete" else job.files
             if not await (self._send_complete(number, event, pictures[0]) if pictures else self._send(number, event)):
                 return
-        if cursor.exhausted and await self.send(sse.DONE):
+        # A job that the next run of the worker goes on with is not done: whoever listens comes back for the rest.
+        if cursor.exhausted and (not job.state.terminal or await self.send(sse.DONE)):
             await self.end()
 
     async def _send(self, number: int, event: Event) -> bool:

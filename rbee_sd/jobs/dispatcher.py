@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from rbee_sd.jobs.job import Job, State
@@ -21,11 +22,17 @@ from rbee_sd.messages import Cancelled, Event, Failed, Finished, Generate, Narra
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 2
-"""How often a job is handed to an engine that dies before beginning it."""
+"""How often a job is handed to an engine that dies, or by a front that does, before it counts as the cause."""
+STORE_PAUSE = 1.0
+"""Seconds until the store is tried again when it could not note that a job is about to be tried."""
 
 
 class Seats(Protocol):
     """What the dispatcher needs of a worker."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many jobs the engine has."""
 
     def takes(self, priority: int, owner: str) -> bool:
         """Whether the engine takes a job of this priority and owner now."""
@@ -52,11 +59,30 @@ class Dispatcher:
         self._saving: set[asyncio.Task[None]] = set()
         self._said = ""
         self._refusal: tuple[str, str] | None = None
+        self._beginning: Job | None = None
+        self._suspect: str | None = None
+        self._closed = False
+        registry.on_accept(self._accepted)
         registry.on_finish(self._finished)
         watcher.on_watch(self._watched)
 
-    def accepted(self, job: Job) -> None:
-        """A job was queued: run it if there is room, and say what it waits for otherwise."""
+    def pump(self) -> None:
+        """Hand over as many waiting jobs as the worker takes, one after another.
+
+        Each attempt is on disk before the engine hears of it, so that a job which takes everything down with it
+        cannot do so for ever.
+        """
+        if self._closed or self._beginning is not None or (job := self._next()) is None:
+            return
+        self._registry.queue.take(job)
+        self._beginning = job
+        self._registry.attempt(job, partial(self._noted, job))
+
+    def close(self) -> None:
+        """Hand over nothing any more, and tell nobody of the engine. Idempotent."""
+        self._closed = True
+
+    def _accepted(self, job: Job) -> None:
         if self._said:
             job.emit("narration", text=self._said)
         # Not now: the client's answer says `queued`, and its position, before the job goes anywhere.
@@ -67,24 +93,44 @@ class Dispatcher:
             self._registry.fail(job, *self._refusal)
         self.pump()
 
-    def pump(self) -> None:
-        """Hand over as many waiting jobs as the worker takes."""
-        while (job := self._next()) is not None:
-            self._registry.queue.take(job)
-            order = job.order
-            if order.work is None:
-                raise RuntimeError("a job without work was queued")
-            job.dispatch()
-            loop = asyncio.get_running_loop()
-            self._timers[job.id] = loop.call_later(order.timeout, self._timed_out, job)
-            log.info("%s running, attempt %d", job.id, job.attempt)
-            self.worker.submit(replace(order.work, job_id=job.id, owner=order.owner, priority=order.priority))
-            if self._watcher.watched(job.id):
-                self._watched(job, True)
+    def _noted(self, job: Job, on_disk: bool) -> None:
+        self._beginning = None
+        # Meanwhile it may have been cancelled, or the engine may have died.
+        if job.state is State.RUNNING:
+            if on_disk and not self._closed and self.worker.takes(job.order.priority, job.order.owner):
+                self._hand_over(job)
+            else:
+                self._registry.put_back(job, tried=False)
+        if on_disk:
+            self.pump()
+        else:
+            log.error("%s waits: its attempt cannot be noted", job.id)
+            asyncio.get_running_loop().call_later(STORE_PAUSE, self.pump)
+
+    def _hand_over(self, job: Job) -> None:
+        order = job.order
+        if order.work is None:
+            raise RuntimeError("a job without work was queued")
+        loop = asyncio.get_running_loop()
+        self._timers[job.id] = loop.call_later(order.timeout, self._timed_out, job)
+        log.info("%s running, attempt %d", job.id, job.attempt)
+        if job.attempt > 1:
+            self._suspect = job.id
+        self.worker.submit(replace(order.work, job_id=job.id, owner=order.owner, priority=order.priority))
+        if self._watcher.watched(job.id):
+            self._watched(job, True)
 
     def _next(self) -> Job | None:
-        """The job whose turn it is and for which there is a place. Who holds many places does not block the others."""
+        """The job whose turn it is and for which there is a place. Who holds many places does not block the others.
+
+        One that was in an engine which died is tried again alone: then it is known whether it was the cause, and the
+        others that were there are not lost with it.
+        """
+        if self._suspect is not None:
+            return None
         for job in self._registry.queue.foremost():
+            if job.attempt and self.worker.in_flight:
+                return None
             if self.worker.takes(job.order.priority, job.order.owner):
                 return job
         return None
@@ -102,13 +148,15 @@ class Dispatcher:
                 if job is not None and job.state is State.RUNNING:
                     self._apply(job, message)
         if isinstance(message, Finished | Failed | Cancelled):
+            if message.job_id == self._suspect:
+                self._suspect = None
             # A place is free.
             self.pump()
 
     def narrate(self, text: str) -> None:
         """Tell every live job, and those that come while the engine is not ready."""
         self._said = text
-        for job in self._registry.live():
+        for job in () if self._closed else self._registry.live():
             job.emit("narration", text=text)
 
     def ready(self) -> None:
@@ -117,18 +165,25 @@ class Dispatcher:
         self._refusal = None
         self.pump()
 
-    def lost(self, job_ids: Iterable[str]) -> None:
-        """The engine died with these jobs. One it had not begun waits again, but not for ever."""
+    def lost(self, job_ids: Iterable[str], code: str) -> None:
+        """The engine died with these jobs: they begin again, from the start, but not for ever.
+
+        `code` is the error of those that had their chance.
+        """
+        self._suspect = None
         for job_id in job_ids:
             job = self._registry.find(job_id)
-            if job is None or job.state.terminal:
+            if job is None or job.state is not State.RUNNING:
                 continue
-            if job.total is None and job.attempt < MAX_ATTEMPTS:
+            if job.attempt < MAX_ATTEMPTS:
                 self._stop_timer(job)
                 self._registry.put_back(job)
+                job.emit(
+                    "narration", text=f"the engine died; the job begins again, alone, as attempt {job.attempt + 1}"
+                )
             else:
-                text = "the engine died while it worked on this job; send it again"
-                self._registry.fail(job, "engine_crashed", text)
+                text = f"the engine died {job.attempt} times while it worked on this job; try it with other values"
+                self._registry.fail(job, code, text)
 
     def refuse(self, code: str, message: str) -> None:
         """No engine does a job until one is ready again: end those that wait, and those that come before it is."""
@@ -138,9 +193,10 @@ class Dispatcher:
                 self._registry.fail(job, code, message)
 
     async def settle(self) -> None:
-        """Wait until no images are being written any more."""
+        """Wait until no images are being written any more, and what came of it is on disk."""
         while self._saving:
             await asyncio.wait(tuple(self._saving))
+        await self._registry.settle()
 
     def _apply(self, job: Job, message: Event) -> None:
         match message:
@@ -165,12 +221,13 @@ class Dispatcher:
 
     async def _save(self, job: Job, message: Finished) -> None:
         try:
-            await self._registry.images.save(job.id, message.images)
+            files = await self._registry.images.save(job.id, message.images)
         except OSError as error:
             log.error("%s: cannot store its images: %s", job.id, error.strerror)
             self._registry.fail(job, "storage_failed", "the images could not be stored; the disk may be full")
             return
         if job.state is State.RUNNING:
+            job.files = files
             self._registry.complete(job, flagged=message.flagged)
         else:
             self._registry.images.remove(job.id)

@@ -33,6 +33,16 @@ class EventLog:
         self._cursors: set[Cursor] = set()
         self.closed = False
 
+    @classmethod
+    def whole(cls, events: list[tuple[int, Event]]) -> EventLog:
+        """A closed log of numbered events."""
+        log = cls()
+        log._numbers = [number for number, _ in events]
+        log._events = [event for _, event in events]
+        log._last = log._numbers[-1] if events else 0
+        log.closed = True
+        return log
+
     @property
     def first(self) -> int:
         """Number of the oldest event kept (or of the next one, while there is none)."""

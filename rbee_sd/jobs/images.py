@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 
+PART = ".part"
 OURS = re.compile(r"job_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.part)?")
 """Names of the folders made here; what else lies there is somebody else's."""
 
@@ -59,33 +60,32 @@ class ImageFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
-        self._kept: dict[str, list[ImageFile]] = {}
         self._opened: set[BinaryIO] = set()
         self._closed = False
 
-    def prepare(self) -> None:
-        """Make the folder and drop what an earlier run left; its jobs are gone. Blocks; raises `OSError`."""
+    def prepare(self) -> list[str]:
+        """Make the folder; returns the ids of the jobs that have images there. Blocks; raises `OSError`."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in self._folder.iterdir():
-            if OURS.fullmatch(left.name) and left.is_dir():
-                shutil.rmtree(left)
+        left = [name for name in os.listdir(self._folder) if OURS.fullmatch(name)]
+        for name in left:
+            if name.endswith(PART):
+                shutil.rmtree(self._folder / name, ignore_errors=True)
+        return [name for name in left if not name.endswith(PART)]
 
-    def of(self, job_id: str) -> list[ImageFile]:
-        """The images of a job; empty when it has none."""
-        return self._kept.get(job_id, [])
+    def file(self, job_id: str, number: int, etag: str, size: int) -> ImageFile:
+        """What is known of an image that was saved."""
+        return ImageFile(self._folder / job_id / f"{number}.png", etag, size)
 
-    async def save(self, job_id: str, images: Sequence[bytes]) -> None:
+    async def save(self, job_id: str, images: Sequence[bytes]) -> list[ImageFile]:
         """Store a job's images, all or none. Raises `OSError`."""
-        self._kept[job_id] = await self._call(self._write, job_id, images)
+        return await self._call(self._write, job_id, images)
 
     async def open(self, image: ImageFile) -> OpenImage:
         """Open an image for reading. Raises `OSError` when the file is gone."""
         return OpenImage(await self._call(self._open, image.path), self._opened, self._call)
 
     def remove(self, job_id: str) -> None:
-        """Forget a job's images and delete them, in the background as long as there is one."""
-        if self._kept.pop(job_id, None) is None:
-            return
+        """Delete a job's images, in the background as long as there is one. No effect when it has none."""
         if self._closed:
             shutil.rmtree(self._folder / job_id, ignore_errors=True)
         else:
@@ -108,7 +108,7 @@ class ImageFiles:
         return file
 
     def _write(self, job_id: str, images: Sequence[bytes]) -> list[ImageFile]:
-        aside, final = self._folder / f"{job_id}.part", self._folder / job_id
+        aside, final = self._folder / f"{job_id}{PART}", self._folder / job_id
         try:
             aside.mkdir()
             for number, image in enumerate(images):
@@ -123,7 +123,7 @@ class ImageFiles:
             shutil.rmtree(final, ignore_errors=True)
             raise
         return [
-            ImageFile(final / f"{number}.png", f'"{hashlib.sha256(image).hexdigest()[:32]}"', len(image))
+            self.file(job_id, number, f'"{hashlib.sha256(image).hexdigest()[:32]}"', len(image))
             for number, image in enumerate(images)
         ]
 

@@ -1,7 +1,7 @@
 """The job: one accepted operation, its state and its event log.
 
-Owned by the front's IOLoop thread; nothing here blocks. `finish` is the one door to a terminal state, so a job
-has exactly one terminal event whatever races.
+Owned by the front's IOLoop thread; nothing here blocks. `end` is the one door to a terminal state, so a job has
+exactly one terminal event whatever races; `close` tells it, once it is on disk.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from rbee_sd.jobs.event_log import Event, EventLog
+from rbee_sd.jobs.images import ImageFile
 from rbee_sd.messages import Generate
 
 
@@ -65,6 +66,8 @@ class Job:
     id: str = field(default_factory=lambda: f"job_{uuid.uuid4()}")
     state: State = State.QUEUED
     log: EventLog = field(default_factory=EventLog)
+    number: int = 0
+    """The store's: larger than those of all jobs before it; 0 until it is on disk."""
     turn: tuple[int, int] | None = None
     """Its place among those of its priority; given by the queue, once."""
     previews: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -75,6 +78,8 @@ class Job:
     settled: dict[str, Any] = field(default_factory=dict)
     """What the model settled for values that the request left open: width, height, …"""
     images: list[dict[str, Any]] = field(default_factory=list)
+    files: list[ImageFile] = field(default_factory=list)
+    """The images on disk, in step with `images`."""
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     created_at: float = field(default_factory=time.time)
@@ -86,11 +91,14 @@ class Job:
 
     def emit(self, name: str, **data: Any) -> tuple[int, int]:
         """Append an event to the job's log and to the feed; returns its numbers there. `at` is added unless given."""
+        return self._append(self.event(name, **data))
+
+    def event(self, name: str, **data: Any) -> Event:
+        """An event of this job, which is not told yet."""
         body = {"event": name, "type": name, "job_id": self.id, **data}
         body.setdefault("at", round(time.time(), 4))
         # A copy of its own size: orjson's keeps the 2 KiB that it was written into, for as long as the job is known.
-        event = Event(name, memoryview(orjson.dumps(body)).tobytes())
-        return self.log.append(event), self.feed.append(event)
+        return Event(name, memoryview(orjson.dumps(body)).tobytes())
 
     def start(self, total: int, settled: dict[str, Any]) -> None:
         """The engine has begun."""
@@ -106,8 +114,10 @@ class Job:
         self.started = time.monotonic()
 
     def put_back(self) -> None:
-        """The engine died before it began: the job waits again."""
+        """The engine died, or nothing could be begun: the job waits again."""
         self.state = State.QUEUED
+        self.step = 0
+        self.total = None
         self.started_at = None
         self.started = None
 
@@ -126,8 +136,8 @@ class Job:
         data = {"index": index, "step": step, "total": self.total, "format": "jpeg", "image_base64": image}
         self.previews[index] = self.emit("preview", **data)
 
-    def finish(self, state: State, name: str, **data: Any) -> bool:
-        """End the job with its terminal event; False, and no change, if it has ended before."""
+    def end(self, state: State) -> bool:
+        """Bring the job to its end; False, and no change, if it has ended before. Nobody is told yet: see `close`."""
         if self.state.terminal:
             return False
         self.state = state
@@ -135,16 +145,33 @@ class Job:
         self.finished = time.monotonic()
         for index in tuple(self.previews):
             self._drop_preview(index)
-        self.emit(name, **data)
-        self.log.close()
         if self.order.work is not None:
-            # A finished job is kept for an hour; the images it was made from were its largest part.
+            # A finished job is kept for long; the images it was made from were its largest part.
             self.order = replace(self.order, work=replace(self.order.work, inputs=()))
         return True
 
+    def close(self, last: Event) -> None:
+        """Tell the last event; none follows. Nobody listens any more to a job that was left to the next run."""
+        if not self.log.closed:
+            self._append(last)
+            self.log.close()
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds from acceptance to the start, to the end, or to now."""
+        return round((self._until if self.started is None else self.started) - self.created, 3)
+
+    @property
+    def run_s(self) -> float | None:
+        """Seconds from the start to the end or to now; None if it never started."""
+        return None if self.started is None else round(self._until - self.started, 3)
+
+    @property
+    def _until(self) -> float:
+        return self.finished if self.finished is not None else time.monotonic()
+
     def view(self, position: int | None) -> dict[str, Any]:
         """The job as clients see it. `position` is the number of jobs ahead of it while it waits."""
-        end = self.finished if self.finished is not None else time.monotonic()
         return {
             "job_id": self.id,
             "operation": self.order.operation,
@@ -157,8 +184,8 @@ class Job:
             "created_at": self.created_at,
             "started_at": self.started_at,
             "finished_at": self.finished_at,
-            "queue_s": round((end if self.started is None else self.started) - self.created, 3),
-            "run_s": None if self.started is None else round(end - self.started, 3),
+            "queue_s": self.queue_s,
+            "run_s": self.run_s,
             "seed": self.order.seed,
             "images": self.images,
             "result": self.result,
@@ -167,6 +194,9 @@ class Job:
             "settled": self.settled,
             "sse_url": f"/v1/jobs/{self.id}/stream",
         }
+
+    def _append(self, event: Event) -> tuple[int, int]:
+        return self.log.append(event), self.feed.append(event)
 
     def _drop_preview(self, index: int) -> None:
         if index in self.previews:

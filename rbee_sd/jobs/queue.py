@@ -20,7 +20,7 @@ class JobQueue:
     """Waiting jobs in the order they will run: higher priority first, then owners in turn, then older first."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._jobs: list[Job] = []
         # Tags of what waits, for each priority and owner that has something waiting: nothing is kept of the others.
         self._tags: dict[tuple[int, str], list[int]] = {}
@@ -32,11 +32,6 @@ class JobQueue:
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs)
-
-    @property
-    def full(self) -> bool:
-        """Whether one more job must be refused."""
-        return len(self._jobs) >= self._size
 
     def push(self, job: Job) -> int:
         """Let a job wait, again perhaps, and then in its old place; returns how many are ahead of it."""

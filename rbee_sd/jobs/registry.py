@@ -1,87 +1,140 @@
-"""The registry: creates, finds, cancels, ends and forgets jobs.
+"""The registry: creates, finds, cancels, ends and forgets jobs, and has the store keep them.
 
 Owned by the front's IOLoop thread; nothing here blocks. It knows nothing of engines: whoever has to act when a
-job ends (the dispatcher, the watcher) asks to be called.
+job is accepted or ends (the dispatcher, the watcher) asks to be called. In memory are the jobs that live and those
+that ended last; the others are read from the store when somebody asks for them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rbee_sd.errors import RequestError
-from rbee_sd.jobs.event_log import EventLog
-from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.event_log import Event, EventLog
+from rbee_sd.jobs.images import OURS, ImageFiles
 from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.queue import JobQueue
+from rbee_sd.jobs.records import RecordError, ended_record, job_of, record_of
+from rbee_sd.jobs.store import Record, Store, StoreError
 
 log = logging.getLogger(__name__)
 
 FEED_LENGTH = 4096
 """Events that `/v1/events` can replay to a page that comes back."""
-REMEMBERED = 20_000
-"""Ids of forgotten jobs that are still told apart (410) from those never known (404)."""
+RECENT = 256
+"""Ended jobs that stay in memory."""
+SWEPT = 500
+"""Folders of images that are looked at together."""
+RETRY_AFTER = {"Retry-After": "5"}
 
 
 class JobRegistry:
-    """All jobs that are known. `queue_size` bounds the waiting, `ttl` (seconds) and `history` the finished.
+    """All jobs that are known. `queue_size` bounds those that wait, `queue_bytes` the input images of those that live.
 
-    `queue_bytes` bounds the input images of those that have not ended.
+    `ttl` (seconds), `history` and `size` (bytes of images) bound those that have ended.
     """
 
-    def __init__(self, images: ImageFiles, *, queue_size: int, queue_bytes: int, ttl: float, history: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        images: ImageFiles,
+        *,
+        queue_size: int,
+        queue_bytes: int,
+        ttl: float,
+        history: int,
+        size: int,
+    ) -> None:
         self.images = images
         self.queue = JobQueue(queue_size)
         # Numbered from the clock, so that an id of an earlier run of the worker is older than every event of this.
         self.feed = EventLog(first=int(time.time() * 1000), limit=FEED_LENGTH)
         self.draining = False
         self.input_bytes = 0
+        self._store = store
         self._queue_bytes = queue_bytes
         self._ttl = ttl
         self._history = history
+        self._size = size
         self._jobs: dict[str, Job] = {}
-        # Apart, so that many small questions do not push the pictures out.
-        self._finished: dict[bool, deque[Job]] = {True: deque(), False: deque()}
-        self._forgotten: dict[str, None] = {}
-        self._keys: dict[str, tuple[bytes, str]] = {}
+        self._recent: deque[Job] = deque()
+        self._arriving: dict[str, Job] = {}
+        self._counts = dict.fromkeys(map(str, State), 0)
+        self._keys: dict[str, tuple[bytes, Job]] = {}
         self._key_of: dict[str, str] = {}
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._unwritten: dict[str, Record] = {}
+        self._acceptors: list[Callable[[Job], None]] = []
         self._observers: list[Callable[[Job], None]] = []
 
+    async def restore(self, left: list[str], attempts: int) -> None:
+        """Take up the jobs of earlier runs: those that live wait again, in their order; those running come first.
+
+        One that was tried `attempts` times has had its chance. `left` are the ids that images were found for.
+        """
+        self._counts |= (await self._store.totals()).states
+        records = await self._store.live()
+        for record in sorted(records, key=lambda each: (each.attempt == 0, each.number)):
+            self.images.remove(record.id)
+            try:
+                job = job_of(record, self.feed, self.images, self._store.run)
+            except RecordError as error:
+                log.error("%s cannot be read from the store: %s", record.id, error)
+                job = Job(Order(record.operation, {}), self.feed, id=record.id, number=record.number)
+                job.state = State(record.state)
+            self._restored(job, attempts)
+        await self._sweep([job_id for job_id in left if job_id not in self._jobs])
+
+    def on_accept(self, observer: Callable[[Job], None]) -> None:
+        """Have `observer` called with each job for the engine once it is on disk and waits."""
+        self._acceptors.append(observer)
+
     def on_finish(self, observer: Callable[[Job], None]) -> None:
-        """Have `observer` called with each job right after its terminal event."""
+        """Have `observer` called with each job when it has come to its end, before that is told."""
         self._observers.append(observer)
 
-    def repeated(self, key: str, digest: bytes) -> Job | None:
+    async def repeated(self, key: str, digest: bytes) -> Job | None:
         """The job that an earlier request with this Idempotency-Key made; raises 409 if its body was another."""
-        if key not in self._keys:
+        known = self._keys.get(key)
+        if known is None:
+            try:
+                record = await self._store.find_key(key)
+            except StoreError as error:
+                raise _unavailable() from error
+            # Meanwhile the same request may have come a second time.
+            known = self._keys.get(key)
+            if known is None and record is not None:
+                known = record.digest, await self.recall(record.id)
+        if known is None:
             return None
-        known, job_id = self._keys[key]
-        if known != digest:
+        digest_then, job = known
+        if digest_then != digest:
             raise RequestError(
                 409,
                 "idempotency_conflict",
                 "this Idempotency-Key was used with a different body; use a new key for a new request",
             )
-        return self._jobs[job_id]
+        return job
 
     def accept(self, order: Order, key: str | None = None, digest: bytes = b"") -> Job:
-        """Make a job. Work for the engine waits in the queue. Raises 503 `draining` or `queue_full`."""
+        """Make a job; it is known once `stored` returns. Raises 503 `draining` or `queue_full`."""
         if self.draining:
             raise RequestError(
-                503,
-                "draining",
-                "the worker is shutting down; try again in a moment",
-                headers={"Retry-After": "5"},
+                503, "draining", "the worker is shutting down; try again in a moment", headers=RETRY_AFTER
             )
-        if order.work is not None and self.queue.full:
+        arriving = sum(job.order.work is not None for job in self._arriving.values())
+        if order.work is not None and len(self.queue) + arriving >= self.queue.size:
             raise RequestError(
                 503,
                 "queue_full",
-                f"all {len(self.queue)} places in the queue are taken; try again in a moment",
-                headers={"Retry-After": "5"},
+                f"all {self.queue.size} places in the queue are taken; try again in a moment",
+                headers=RETRY_AFTER,
             )
         if order.input_bytes and self.input_bytes + order.input_bytes > self._queue_bytes:
             raise RequestError(
@@ -89,40 +142,106 @@ class JobRegistry:
                 "queue_full",
                 f"there is no room for so large images: jobs that have not ended may hold {self._queue_bytes} bytes "
                 f"of them, and hold {self.input_bytes}; try again in a moment",
-                headers={"Retry-After": "5"},
+                headers=RETRY_AFTER,
             )
         job = Job(order, self.feed)
         self.input_bytes += order.input_bytes
-        self._jobs[job.id] = job
+        self._arriving[job.id] = job
         if key is not None:
-            self._keys[key] = (digest, job.id)
+            self._keys[key] = (digest, job)
             self._key_of[job.id] = key
-        position = self.queue.push(job) if order.work is not None else 0
-        job.emit("queued", position=position, seed=order.seed)
-        log.info("%s queued: %s, position %d", job.id, order.operation, position)
+        self._store.accept(record_of(job, key, digest), partial(self._stored, job))
         return job
 
-    def put_back(self, job: Job) -> None:
-        """Let a job that left the queue for nothing wait again, in its old place."""
+    async def stored(self, job: Job) -> None:
+        """Wait until a job that was just accepted is on disk. Raises 503 `storage_unavailable`; it is gone then."""
+        if job.id in self._arriving:
+            await self._wait_for(job)
+        if not job.number:
+            raise _unavailable()
+
+    async def closed(self, job: Job) -> None:
+        """Wait until the end of a job that has come to it is on disk and told."""
+        if job.state.terminal and not job.log.closed:
+            await self._wait_for(job)
+
+    async def settle(self) -> None:
+        """Wait until all that has come to its end is on disk and told."""
+        for job in [*self._arriving.values(), *self._jobs.values()]:
+            if job.id in self._arriving or (job.state.terminal and not job.log.closed):
+                await self._wait_for(job)
+
+    def attempt(self, job: Job, then: Callable[[bool], None]) -> None:
+        """A job that left the queue is to be tried. `then` is told whether that is on disk."""
+        job.dispatch()
+        self._moved("queued", "running")
+        self._store.attempt(job.id, job.attempt, str(job.state), lambda _, error: then(error is None))
+
+    def put_back(self, job: Job, *, tried: bool = True) -> None:
+        """Let a running job wait again, in its old place. Not `tried`: it was not handed over, or not to its harm."""
         job.put_back()
+        if not tried:
+            job.attempt -= 1
+        self._moved("running", "queued")
+        self._store.attempt(job.id, job.attempt, str(job.state), _tell_log)
         position = self.queue.push(job)
         log.info("%s queued again, position %d", job.id, position)
 
-    def get(self, job_id: str) -> Job:
-        """Find a job. Raises 404 for one never known, 410 for one forgotten."""
+    def suspend(self, job: Job) -> None:
+        """Leave a live job to the next run of the worker: it waits there. Its streams end without a terminal event.
+
+        Idempotent.
+        """
+        if job.log.closed:
+            return
+        if job.state is State.RUNNING:
+            self.put_back(job, tried=False)
+        job.emit("narration", text="the worker shuts down; the job goes on when it is started again")
+        job.log.close()
+
+    async def recall(self, job_id: str) -> Job:
+        """Find a job, on disk if need be. Raises 404 for one never known, 410 for one forgotten."""
         if job_id in self._jobs:
             return self._jobs[job_id]
-        if job_id in self._forgotten:
-            raise RequestError(410, "job_expired", "this job finished a while ago and was forgotten with its images")
+        if OURS.fullmatch(job_id):
+            try:
+                if (record := await self._store.find(job_id)) is not None:
+                    # It may have been accepted meanwhile.
+                    return self._jobs.get(job_id) or job_of(record, self.feed, self.images, self._store.run)
+                if await self._store.forgotten(job_id):
+                    text = "this job finished a while ago and was forgotten with its images"
+                    raise RequestError(410, "job_expired", text)
+            except StoreError as error:
+                raise _unavailable() from error
+            except RecordError as error:
+                log.error("%s cannot be read from the store: %s", job_id, error)
+                raise RequestError(410, "job_expired", "what was kept of this job cannot be read any more") from error
         raise RequestError(404, "job_not_found", "there is no job with this id")
 
     def find(self, job_id: str) -> Job | None:
-        """Like `get`, but None when there is none."""
+        """A job that lives or ended lately; None for others."""
         return self._jobs.get(job_id)
 
-    def newest_first(self) -> Iterator[Job]:
-        """All known jobs."""
-        return reversed(self._jobs.values())
+    async def page(self, state: str, before: int | None, limit: int) -> list[Job]:
+        """`limit` jobs, newest first: in `state` unless it is empty, made before the one with the number `before`."""
+        page: list[Job] = []
+        while len(page) < limit:
+            try:
+                records = await self._store.page(state, before, limit)
+            except StoreError as error:
+                raise _unavailable() from error
+            for record in records:
+                before = record.number
+                try:
+                    job = self._jobs.get(record.id) or job_of(record, self.feed, self.images, self._store.run)
+                except RecordError as error:
+                    log.error("%s cannot be read from the store: %s", record.id, error)
+                    continue
+                if state in ("", job.state):
+                    page.append(job)
+            if len(records) < limit:
+                break
+        return page[:limit]
 
     def live(self) -> list[Job]:
         """The jobs that have not ended, oldest first."""
@@ -130,10 +249,7 @@ class JobRegistry:
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
-        counts = dict.fromkeys(map(str, State), 0)
-        for job in self._jobs.values():
-            counts[job.state] += 1
-        return counts
+        return dict(self._counts)
 
     def view(self, job: Job) -> dict[str, Any]:
         """The job as clients see it."""
@@ -142,13 +258,13 @@ class JobRegistry:
         return job.view(0 if job.order.work is None else self.queue.position(job))
 
     def complete(self, job: Job, *, result: dict[str, Any] | None = None, flagged: tuple[int, ...] = ()) -> None:
-        """End a job well, with a result or with the images that were saved for it. No effect on one that has ended."""
+        """End a job well, with a result or with the images in `job.files`. No effect on one that has ended."""
         if job.state.terminal:
             return
         seed = job.order.seed or 0
         job.images = [
             {"index": n, "url": f"/v1/jobs/{job.id}/images/{n}", "seed": seed + n, "flagged": n in flagged}
-            for n in range(len(self.images.of(job.id)))
+            for n in range(len(job.files))
         ]
         job.result = result
         if result is None:
@@ -168,34 +284,137 @@ class JobRegistry:
         """End a job because nobody wants it any more. `reason` is a short word. No effect on one that has ended."""
         self._finish(job, State.CANCELLED, "cancelled", reason=reason, step=job.step, total=job.total)
 
-    def forget_old(self) -> None:
-        """Forget finished jobs that are past their time, or too many. Called now and then."""
-        latest = time.monotonic() - self._ttl
-        for finished in self._finished.values():
-            while finished and (len(finished) > self._history or (finished[0].finished or 0.0) <= latest):
-                self._forget(finished.popleft())
+    async def forget_old(self) -> None:
+        """Forget ended jobs past their time, or too many; write what could not be written. Called now and then."""
+        for job_id, record in tuple(self._unwritten.items()):
+            self._store.finish(record, partial(self._written, job_id))
+        try:
+            gone = await self._store.forget(self._ttl, self._history, self._size)
+        except StoreError as error:
+            log.error("old jobs cannot be forgotten: %s", error)
+            return
+        for job_id, state in gone:
+            self._forget(job_id, state)
+
+    async def _sweep(self, left: list[str]) -> None:
+        """Remove images that no job has: the worker ended after they were written, and before that was noted."""
+        for first in range(0, len(left), SWEPT):
+            some = left[first : first + SWEPT]
+            for job_id in set(some) - await self._store.holding(some):
+                self.images.remove(job_id)
+
+    def _restored(self, job: Job, attempts: int) -> None:
+        self._jobs[job.id] = job
+        self.input_bytes += job.order.input_bytes
+        if job.order.work is None or job.attempt >= attempts:
+            job.state = State.RUNNING if job.order.work is not None else job.state
+            times = "each time while" if job.attempt > 1 else "before"
+            self.fail(job, "interrupted", f"the worker ended {times} it was done with this job; send it again")
+            return
+        self._moved(job.state, State.QUEUED)
+        job.state = State.QUEUED
+        position = self.queue.push(job)
+        job.emit("queued", position=position, seed=job.order.seed)
+        job.emit("narration", text="the worker was started again; the job begins from the start")
+        log.info("%s queued again after a restart, position %d", job.id, position)
+
+    def _stored(self, job: Job, number: int | None, error: StoreError | None) -> None:
+        """A new job is on disk, or cannot be."""
+        del self._arriving[job.id]
+        if number is None:
+            log.error("%s cannot be stored: %s", job.id, error)
+            self.input_bytes -= job.order.input_bytes
+            self._drop_key(job.id)
+            self._wake(job)
+            return
+        job.number = number
+        self._jobs[job.id] = job
+        self._counts[job.state] += 1
+        position = self.queue.push(job) if job.order.work is not None else 0
+        job.emit("queued", position=position, seed=job.order.seed)
+        log.info("%s queued: %s, position %d", job.id, job.order.operation, position)
+        # Whoever waits answers before the job goes anywhere: it is `queued` in that answer.
+        self._wake(job)
+        if job.order.work is not None:
+            for observer in self._acceptors:
+                observer(job)
 
     def _finish(self, job: Job, state: State, name: str, **data: Any) -> None:
-        waiting = job.state is State.QUEUED and job.order.work is not None
-        input_bytes = job.order.input_bytes
-        if not job.finish(state, name, **data):
+        before, input_bytes = job.state, job.order.input_bytes
+        if not job.end(state):
             return
         # A running job is not in the queue, nor is one that never needed the engine.
-        if waiting:
+        if before is State.QUEUED and job.order.work is not None:
             self.queue.remove(job)
+        self._moved(before, state)
         self.input_bytes -= input_bytes
         log.info("%s %s after %d steps%s", job.id, state, job.step, f": {data}" if name != "complete" else "")
-        self._finished[job.order.work is not None].append(job)
         for observer in self._observers:
             observer(job)
+        self._write_end(job, job.event(name, **data))
 
-    def _forget(self, job: Job) -> None:
-        del self._jobs[job.id]
-        self.images.remove(job.id)
-        key = self._key_of.pop(job.id, None)
+    def _write_end(self, job: Job, last: Event) -> None:
+        record = ended_record(job, last, self._store.clock)
+        self._store.finish(record, lambda _, error: self._ended(job, last, record, error))
+
+    def _ended(self, job: Job, last: Event, record: Record, error: StoreError | None) -> None:
+        """The end of a job is on disk, or cannot be: only then it is told."""
+        if error is not None and last.name == "complete":
+            job.state = State.FAILED
+            self._moved(State.COMPLETED, State.FAILED)
+            job.error = {"code": "storage_failed", "message": "the job's end could not be stored; the disk may be full"}
+            job.images, job.files, job.result = [], [], None
+            self.images.remove(job.id)
+            self._write_end(job, job.event("error", **job.error))
+            return
+        if error is not None:
+            log.error("%s: its end is not on disk yet: %s", job.id, error)
+            self._unwritten[job.id] = record
+        job.close(last)
+        self._wake(job)
+        self._recent.append(job)
+        while len(self._recent) > RECENT and self._recent[0].id not in self._unwritten:
+            ended = self._recent.popleft()
+            self._jobs.pop(ended.id, None)
+            self._drop_key(ended.id)
+
+    def _written(self, job_id: str, _: None, error: StoreError | None) -> None:
+        if error is None:
+            self._unwritten.pop(job_id, None)
+
+    def _forget(self, job_id: str, state: str) -> None:
+        self._counts[state] -= 1
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self._drop_key(job_id)
+        self.images.remove(job_id)
+        log.debug("%s forgotten", job_id)
+
+    def _drop_key(self, job_id: str) -> None:
+        key = self._key_of.pop(job_id, None)
         if key is not None:
             del self._keys[key]
-        self._forgotten[job.id] = None
-        while len(self._forgotten) > REMEMBERED:
-            del self._forgotten[next(iter(self._forgotten))]
-        log.debug("%s forgotten", job.id)
+
+    def _moved(self, before: str, after: str) -> None:
+        self._counts[before] -= 1
+        self._counts[after] += 1
+
+    async def _wait_for(self, job: Job) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job.id, []).append(waiter)
+        await waiter
+
+    def _wake(self, job: Job) -> None:
+        for waiter in self._waiting.pop(job.id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _unavailable() -> RequestError:
+    text = "the worker cannot write to its disk, or read from it; try again in a moment"
+    return RequestError(503, "storage_unavailable", text, headers=RETRY_AFTER)
+
+
+def _tell_log(_: None, error: StoreError | None) -> None:
+    if error is not None:
+        log.error("a change of a job is not on disk: %s", error)

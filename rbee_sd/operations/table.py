@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rbee_sd.errors import FieldError, RequestError
-from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.job import Job, Order
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.operations.body import Request, invalid, validate
@@ -55,27 +54,27 @@ def offered(limits: Limits) -> dict[str, Operation]:
 class Desk:
     """Takes requests in. `status` returns what the operation of that name answers."""
 
-    def __init__(
-        self, registry: JobRegistry, dispatcher: Dispatcher, limits: Limits, status: Callable[[], dict[str, Any]]
-    ) -> None:
+    def __init__(self, registry: JobRegistry, limits: Limits, status: Callable[[], dict[str, Any]]) -> None:
         self._registry = registry
-        self._dispatcher = dispatcher
         self._limits = limits
         self._status = status
 
-    def submit(self, body: bytes, key: str | None = None, owner: str = "") -> Job:
-        """Accept the operation in `body` for `owner`, once for each Idempotency-Key. Raises `RequestError`."""
+    async def submit(self, body: bytes, key: str | None = None, owner: str = "") -> Job:
+        """Accept the operation in `body` for `owner`, once for each Idempotency-Key; returns when it is on disk.
+
+        Raises `RequestError`.
+        """
         fields = parse_object(body)
         digest = b"" if key is None else digest_of(fields)
-        if key is not None and (before := self._registry.repeated(key, digest)) is not None:
+        if key is not None and (before := await self._registry.repeated(key, digest)) is not None:
+            await self._registry.stored(before)
             return before
         operation = _look_up(fields, offered(self._limits))
         request = validate(operation.request, fields, self._limits)
         order = replace(operation.order(request, self._limits), owner=owner)
         job = self._registry.accept(order, key, digest)
-        if job.order.work is not None:
-            self._dispatcher.accepted(job)
-        else:
+        await self._registry.stored(job)
+        if job.order.work is None:
             asyncio.get_running_loop().call_soon(self._complete, job)
         return job
 

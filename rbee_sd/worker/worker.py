@@ -32,6 +32,7 @@ from rbee_sd.messages import (
 )
 from rbee_sd.worker.backoff import WINDOW, Backoff
 from rbee_sd.worker.process import EngineMain, EngineProcess
+from rbee_sd.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Health(StrEnum):
 
     LOADING = "model loading"
     READY = "ready"
+    STALLED = "engine stalled"
     RESTARTING = "engine restarting"
     EXHAUSTED = "engine keeps failing"
     FAILED = "model failed"
@@ -62,8 +64,8 @@ class Listener(Protocol):
     def ready(self) -> None:
         """The engine takes jobs."""
 
-    def lost(self, job_ids: Iterable[str]) -> None:
-        """The engine died with these jobs."""
+    def lost(self, job_ids: Iterable[str], code: str) -> None:
+        """The engine died with these jobs; `code` is the error of those that are not tried again."""
 
     def refuse(self, code: str, message: str) -> None:
         """No engine does a job until one is ready again."""
@@ -79,13 +81,20 @@ class Place:
 
 
 class Worker:
-    """One engine, started again whenever it dies. `cancel_timeout`: seconds an engine may take to let a job go."""
+    """One engine, started again whenever it dies.
 
-    def __init__(self, target: EngineMain, config: Any, listener: Listener, cancel_timeout: float) -> None:
+    `cancel_timeout`: seconds an engine may take to let a job go; `step_timeout`: those it may be silent at work.
+    """
+
+    def __init__(
+        self, target: EngineMain, config: Any, listener: Listener, cancel_timeout: float, step_timeout: float
+    ) -> None:
         self._target = target
         self._config = config
         self._listener = listener
         self._cancel_timeout = cancel_timeout
+        self._step_timeout = step_timeout
+        self._watchdog = Watchdog(step_timeout, self._stalled)
         self._backoff = Backoff()
         self._process: EngineProcess | None = None
         self._restart: asyncio.TimerHandle | None = None
@@ -145,6 +154,7 @@ class Worker:
         if self._process is None or not self.takes(work.priority, work.owner):
             raise RuntimeError("the engine has no room")
         self._in_flight[work.job_id] = Place(work.priority, work.owner)
+        self._watchdog.watch()
         self._process.send(work)
 
     def cancel(self, job_id: str) -> None:
@@ -178,6 +188,7 @@ class Worker:
         if self.health is Health.STOPPED:
             # What an engine says on its way out changes nothing any more.
             return
+        self._watchdog.heard()
         match message:
             case Ready():
                 self.model = message
@@ -202,6 +213,8 @@ class Worker:
                 place = self._in_flight.pop(message.job_id, None)
                 if place is not None and place.timer is not None:
                     place.timer.cancel()
+                if not self._in_flight:
+                    self._watchdog.rest()
                 self._listener.said(message)
             case _:
                 self._listener.said(message)  # type: ignore[arg-type]
@@ -212,8 +225,16 @@ class Worker:
             self._replaced = True
             self._process.kill()
 
+    def _stalled(self) -> None:
+        log.error("the engine said nothing for %g s while it had jobs; it is replaced", self._step_timeout)
+        self.health = Health.STALLED
+        self.detail = f"the engine did not finish a step within {self._step_timeout:g} s; another is started"
+        if self._process is not None:
+            self._process.kill()
+
     def _exited(self, code: int | None) -> None:
         self._process = None
+        self._watchdog.rest()
         self.pulse = Pulse(0)
         self._curves.clear()
         lost = list(self._in_flight)
@@ -232,12 +253,13 @@ class Worker:
         # One that we ended over a stuck job says nothing of how the next will fare.
         delay = 0.0 if self._replaced else self._backoff.died(time.monotonic())
         self._replaced = False
-        cause = _cause(code)
+        stalled = self.health is Health.STALLED
+        cause = f"did not finish a step within {self._step_timeout:g} s" if stalled else _cause(code)
         self.health = Health.EXHAUSTED if self._backoff.exhausted else Health.RESTARTING
         self.detail = f"the engine {cause}; another is started in {delay:g} s"
         log.error("engine died: %s; another is started in %g s", cause, delay)
         self._restart = asyncio.get_running_loop().call_later(delay, self.start)
-        self._listener.lost(lost)
+        self._listener.lost(lost, "engine_stalled" if stalled else "engine_crashed")
         self._listener.narrate(self.detail)
 
 

@@ -243,10 +243,10 @@ async def test_no_error_gives_away_a_path_or_a_traceback(
 async def test_a_defect_is_a_500_that_names_the_request_and_nothing_else(
     client: Client, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken() -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError(f"cannot open {Path.home()}")
 
-    monkeypatch.setattr(server.registry, "newest_first", broken)
+    monkeypatch.setattr(server.registry, "page", broken)
     answer = await client.http.get("/v1/jobs", headers={"Origin": "http://localhost:3000", "X-Request-ID": "lost-7"})
     error = error_of(answer, 500)
     assert error["request_id"] == "lost-7"

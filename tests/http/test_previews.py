@@ -11,7 +11,7 @@ import pytest
 from rbee_sd.jobs.job import Job
 from rbee_sd.messages import Narration, Preview
 from rbee_sd.server import Server
-from tests.conftest import Client, Faults, eventually
+from tests.conftest import Client, Faults, eventually, known
 from tests.http.conftest import Dial
 from tests.http.views import events, heard, listening, raw_stream, running
 from tests.http.wire import Wire, request
@@ -20,7 +20,7 @@ from tests.http.wire import Wire, request
 async def held(server: Server, client: Client, faults: Faults) -> Job:
     """A job that runs, and hangs in its first step until `hang` is off."""
     faults.on("hang")
-    job = server.registry.get(await client.submit(steps=2))
+    job = known(server, await client.submit(steps=2))
     await running(client, job.id)
     await eventually(lambda: job.total)
     return job

@@ -283,9 +283,10 @@ async def test_a_stream_stays_open_while_a_dead_engine_is_replaced(client: Clien
     await eventually(dead)
     late = await raw_stream(client, waits)
     first, second = await both
-    terminal = events(first)[-1]
-    assert (terminal.name, terminal.data["code"]) == ("error", "engine_crashed")
+    assert events(first)[-1].name == "complete"
     assert first.endswith(b"data: [DONE]\n\n")
+    # In the first attempt it came to its first step at most.
+    assert steps(first)[-3:] == [1, 2, 3]
     assert steps(second) == steps(late) == [1, 2]
     assert any(event.name == "narration" and "engine" in event.data["text"] for event in events(second))
 

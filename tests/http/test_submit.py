@@ -14,7 +14,7 @@ import pytest
 
 from rbee_sd.jobs.job import State
 from rbee_sd.server import Server
-from tests.conftest import Client, Faults, eventually
+from tests.conftest import Client, Faults, eventually, known
 from tests.http.views import TERMINAL, error_of, events, frames, raw_stream, running, steps, works, wrong_fields
 
 JOB_ID = re.compile(r"job_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -240,18 +240,18 @@ async def test_clients_behind_a_proxy_take_turns(server: Server, client: Client,
     other = (await client.http.post("/v1/jobs", json={"prompt": "second", "steps": 1}, headers=proxied)).json()[
         "job_id"
     ]
-    await eventually(lambda: server.registry.get(other).state is State.RUNNING)
+    await eventually(lambda: known(server, other).state is State.RUNNING)
     jobs: dict[str, str] = {}
     for name, who, position in (("a1", "a", 0), ("a2", "a", 1), ("a3", "a", 2), ("b1", "b", 1), ("b2", "b", 3)):
         address = {"a": "203.0.113.7", "b": "203.0.113.8"}[who]
         answer = await client.http.post("/v1/jobs", json={"prompt": name}, headers={"X-Forwarded-For": address})
         assert answer.json()["position"] == position, name
         jobs[name] = answer.json()["job_id"]
-        assert server.registry.get(jobs[name]).order.owner == address
+        assert known(server, jobs[name]).order.owner == address
     assert [job.id for job in server.registry.queue] == [jobs[name] for name in ("a1", "b1", "a2", "b2", "a3")]
     # Where a client is from is nobody else's business.
     assert "203.0.113" not in json.dumps(await client.job(jobs["a1"]))
-    assert server.registry.get(await client.submit()).order.owner == "127.0.0.1"
+    assert known(server, await client.submit()).order.owner == "127.0.0.1"
     for job_id in [job.id for job in server.registry.queue]:
         await client.http.delete(f"/v1/jobs/{job_id}")
     faults.off("hang")

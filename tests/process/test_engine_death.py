@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from rbee_sd.server import Server
-from tests.conftest import Client, Faults, MakeServer, eventually
+from tests.conftest import Client, Faults, MakeServer, eventually, known
 
 
 async def status(client: Client) -> dict[str, object]:
@@ -30,21 +30,49 @@ async def assert_well(client: Client) -> None:
 
 
 @pytest.mark.parametrize("fault", ["crash", "segv", "garbage", "half-message"])
-async def test_a_dying_engine_ends_its_job_with_engine_crashed_and_queued_jobs_run_on_the_next(
+async def test_a_job_whose_engine_dies_begins_again_and_its_stream_stays_open(
     client: Client, faults: Faults, fault: str
 ) -> None:
     await client.ready()
+    undisturbed = await client.submit(steps=3, seed=7)
+    picture = (await client.events(undisturbed))[-2].json()["image_base64"]  # type: ignore[index]
     faults.on(fault, "once")
     faults.on("slow", "0.1")
-    doomed = await client.submit(steps=3)
+    struck = await client.submit(steps=3, seed=7)
     waiting = [await client.submit(steps=2, seed=n) for n in range(3)]
-    events = await client.events(doomed)
-    assert [event.event for event in events][-2:] == ["error", "message"]
-    assert events[-2].json()["code"] == "engine_crashed"  # type: ignore[index]
+    events = await client.events(struck)
+    kinds = [event.event for event in events]
+    assert kinds[-2:] == ["complete", "message"]
+    assert kinds.count("started") <= 2
+    assert [event.id for event in events[:-1]] == [str(number) for number in range(1, len(events))]
+    texts = [event.json()["text"] for event in events if event.event == "narration"]  # type: ignore[index]
+    assert any("the job begins again" in text for text in texts)
+    # The same seed, the same image.
+    assert events[-2].json()["image_base64"] == picture  # type: ignore[index]
+    assert (await client.job(struck))["attempt"] == 2
     faults.off("slow")
     for job_id in waiting:
         assert (await client.ended(job_id))["state"] == "completed"
     assert (await status(client))["engine"]["starts"] == 2  # type: ignore[index]
+    await assert_well(client)
+
+
+async def test_a_job_that_kills_the_engine_each_time_fails_after_two_and_the_next_one_runs(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    faults.on("hang")
+    poison = await client.submit(steps=3)
+    waiting = await client.submit(steps=2)
+    for attempt in (1, 2):
+        await eventually(lambda attempt=attempt: known(server, poison).attempt == attempt)  # type: ignore[misc]
+        await eventually(lambda: known(server, poison).total is not None)
+        if attempt == 2:
+            faults.off("hang")
+        os.kill(server.worker.pid or 0, signal.SIGKILL)
+    events = await client.events(poison)
+    assert events[-2].json()["code"] == "engine_crashed"  # type: ignore[index]
+    assert (await client.ended(waiting))["state"] == "completed"
     await assert_well(client)
 
 
@@ -90,7 +118,7 @@ async def test_listeners_of_waiting_jobs_are_told_of_the_restart_and_their_strea
     faults.on("hang")
     running = await client.submit(steps=2)
     waiting = await client.submit(steps=2)
-    await eventually(lambda: server.registry.get(running).log.last >= 2)
+    await eventually(lambda: known(server, running).log.last >= 2)
     async with client.stream(waiting) as source:
         os.kill(server.worker.pid or 0, signal.SIGKILL)
         faults.off("hang")
@@ -143,7 +171,7 @@ async def test_a_stopped_engine_whose_job_times_out_is_replaced(server: Server, 
     await client.ready()
     faults.on("slow", "0.05")
     job_id = await client.submit(steps=100, timeout=1)
-    await eventually(lambda: server.registry.get(job_id).step >= 1)
+    await eventually(lambda: known(server, job_id).step >= 1)
     stopped = server.worker.pid or 0
     os.kill(stopped, signal.SIGSTOP)
     job = await client.ended(job_id)
@@ -152,6 +180,39 @@ async def test_a_stopped_engine_whose_job_times_out_is_replaced(server: Server, 
     faults.off("slow")
     await eventually(lambda: server.worker.pid not in (None, stopped))
     await assert_well(client)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_an_engine_whose_step_never_ends_is_replaced_and_its_job_begins_again(
+    impatient: Server, faults: Faults, stopped: bool
+) -> None:
+    client = Client(impatient.url)
+    await client.ready()
+    first = impatient.worker.pid or 0
+    if not stopped:
+        faults.on("hang")
+    else:
+        faults.on("slow", "0.05")
+    job_id = await client.submit(steps=20)
+    await eventually(lambda: known(impatient, job_id).total is not None)
+    if stopped:
+        os.kill(first, signal.SIGSTOP)
+    assert (await client.http.get("/health", timeout=1)).status_code == 200
+    await eventually(lambda: impatient.worker.pid != first)
+    assert (await client.http.get("/ready")).status_code == 503
+    faults.off("hang")
+    events = await client.events(job_id)
+    texts = [event.json()["text"] for event in events if event.event == "narration"]  # type: ignore[index]
+    assert any("did not finish a step within 1 s" in text for text in texts)
+    assert events[-2].event == "complete"
+    await assert_well(client)
+    await client.http.aclose()
+
+
+@pytest.fixture
+def impatient(make_server: MakeServer) -> Server:
+    """A worker that waits a second for a step."""
+    return make_server(step_timeout=1.0)
 
 
 async def test_out_of_memory_fails_only_its_own_job_and_the_engine_lives(

@@ -89,14 +89,19 @@ async def test_a_draining_worker_says_so_on_open_connections_and_takes_no_jobs(
     assert refused.headers["Retry-After"]
 
 
-async def test_jobs_that_outlast_the_drain_end_in_interrupted(start_worker: StartWorker, faults: Faults) -> None:
+async def test_jobs_that_outlast_the_drain_go_on_after_the_next_start(
+    start_worker: StartWorker, faults: Faults, tmp_path: Path
+) -> None:
     worker, client = start_worker(drain_timeout=0.3)
     job_id = await busy(client, faults, steps=100)
     async with client.stream(job_id) as source:
         worker.signal(signal.SIGTERM)
         events = [event async for event in source if event.data]
-    assert json.loads(events[-2].data)["code"] == "interrupted"
+    assert "started again" in json.loads(events[-1].data)["text"]
     assert worker.wait() == 0, worker.log
+    faults.off("slow")
+    _, again = start_worker(state_dir=tmp_path / "state0")
+    assert (await again.ended(job_id))["state"] == "completed"
 
 
 async def test_a_second_signal_skips_the_draining(start_worker: StartWorker, faults: Faults) -> None:
@@ -194,18 +199,6 @@ def test_a_state_folder_that_cannot_be_made_is_one_clear_line_and_status_2(tmp_p
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "Traceback" not in ended.stderr
-
-
-async def test_a_worker_that_was_killed_starts_again_at_once_on_the_same_state_folder(
-    start_worker: StartWorker, tmp_path: Path
-) -> None:
-    worker, client = start_worker()
-    await client.ended(await client.submit(steps=2))
-    worker.signal(signal.SIGKILL)
-    worker.wait()
-    _, again = start_worker(state_dir=tmp_path / "state0")
-    assert (await again.ended(await again.submit(steps=2)))["state"] == "completed"
-    assert len(list((tmp_path / "state0" / "images").iterdir())) == 1
 
 
 async def test_nothing_is_left_over_after_many_rounds_of_jobs_and_listeners(

@@ -15,8 +15,58 @@ from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order
 from rbee_sd.jobs.queue import JobQueue
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.store import Record, StoreError, Then
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Event, Generate
+
+
+class PromptStore:
+    """Stands in for the store: what it is given is kept at once, or refused while `broken`."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.broken = False
+        self.run = 1
+        self.clock = 0.0
+
+    def accept(self, record: Record, then: Then[int]) -> None:
+        """See `Store`."""
+        record.number = len(self.records) + 1
+        self._keep(lambda: self.records.update({record.id: record}), then, record.number)
+
+    def attempt(self, job_id: str, attempt: int, state: str, then: Then[None]) -> None:
+        """See `Store`."""
+        self._keep(lambda: vars_of(self.records[job_id], attempt=attempt, state=state), then)
+
+    def finish(self, record: Record, then: Then[None]) -> None:
+        """See `Store`."""
+        self._keep(lambda: self.records.update({record.id: record}), then)
+
+    async def find(self, job_id: str) -> Record | None:
+        """See `Store`."""
+        return self.records.get(job_id)
+
+    async def find_key(self, key: str) -> Record | None:
+        """See `Store`."""
+        return next((record for record in self.records.values() if record.key == key), None)
+
+    async def forgotten(self, job_id: str) -> bool:
+        """See `Store`."""
+        return False
+
+    def _keep(self, change: Callable[[], None], then: Then[Any], result: Any = None) -> None:
+        if self.broken:
+            then(None, StoreError("no room"))
+            return
+        change()
+        then(result, None)
+
+
+def vars_of(record: Record, **changes: Any) -> None:
+    """Change a record."""
+    for name, value in changes.items():
+        setattr(record, name, value)
+
 
 TERMINAL = ("complete", "error", "cancelled")
 
@@ -74,6 +124,11 @@ class ScriptedSeats:
         self.cancelled: list[str] = []
         self.watches: list[tuple[str, bool]] = []
 
+    @property
+    def in_flight(self) -> int:
+        """See `Seats`."""
+        return len(self.running)
+
     def takes(self, priority: int, owner: str) -> bool:
         """See `Seats`; as the worker has it."""
         running = {work.job_id: work for work in self.submitted if work.job_id in self.running}
@@ -115,13 +170,19 @@ MakeRegistry = Callable[..., JobRegistry]
 
 
 @pytest.fixture
-def make_registry(images: ImageFiles) -> MakeRegistry:
+def store() -> PromptStore:
+    """A store that is never late."""
+    return PromptStore()
+
+
+@pytest.fixture
+def make_registry(store: Any, images: ImageFiles) -> MakeRegistry:
     """Make registries: `make_registry(queue_size=2)`."""
 
-    def make(
-        queue_size: int = 64, queue_bytes: int = 1_000_000, ttl: float = 3600.0, history: int = 2000
-    ) -> JobRegistry:
-        return JobRegistry(images, queue_size=queue_size, queue_bytes=queue_bytes, ttl=ttl, history=history)
+    def make(queue_size: int = 64, queue_bytes: int = 1_000_000) -> JobRegistry:
+        return JobRegistry(
+            store, images, queue_size=queue_size, queue_bytes=queue_bytes, ttl=3600.0, history=2000, size=1_000_000
+        )
 
     return make
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from rbee_sd.jobs import dispatcher as dispatcher_module
 from rbee_sd.jobs.dispatcher import Dispatcher
 from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Cancelled, Failed, Finished, Generate, Narration, Preview, Progress, Pulse, Started
 from tests.conftest import eventually
-from tests.unit.conftest import ScriptedSeats, bodies, names, order, quick_order, seeded, terminal_events
+from tests.unit.conftest import PromptStore, ScriptedSeats, bodies, names, order, quick_order, seeded, terminal_events
 
 
 class Bench:
@@ -29,8 +30,12 @@ class Bench:
 
     def accept(self, **changes: Any) -> Job:
         """A job, as the desk takes it in."""
-        job = self.registry.accept(order(**changes))
-        self.dispatcher.accepted(job)
+        return self.registry.accept(order(**changes))
+
+    def job(self, job_id: str) -> Job:
+        """A job by its id."""
+        job = self.registry.find(job_id)
+        assert job is not None
         return job
 
     async def running(self, **changes: Any) -> Job:
@@ -58,7 +63,7 @@ class Bench:
         """The engine dies with what it has, and takes none until it is back."""
         lost, self.seats.running = self.seats.running, []
         self.seats.capacity = 0
-        self.dispatcher.lost(lost)
+        self.dispatcher.lost(lost, "engine_crashed")
 
     def revive(self, capacity: int = 1) -> None:
         """Another engine is ready."""
@@ -96,7 +101,7 @@ async def test_a_job_goes_from_the_queue_to_its_images(bench: Bench) -> None:
     bench.finish(job)
     await eventually(lambda: job.state is State.COMPLETED)
     assert names(job) == ["queued", "started", "progress", "progress", "complete"]
-    assert len(bench.registry.images.of(job.id)) == 1
+    assert len(job.files) == 1
     assert bench.files() == [job.id]
 
 
@@ -115,7 +120,7 @@ async def test_jobs_run_one_after_the_other_in_their_order(bench: Bench) -> None
         await eventually(lambda: bench.seats.running)
         (job_id,) = bench.seats.running
         ran.append(job_id)
-        job = bench.registry.get(job_id)
+        job = bench.job(job_id)
         bench.finish(job)
         await eventually(lambda job=job: job.state is State.COMPLETED)  # type: ignore[misc]
     assert ran == [job.id for job in jobs]
@@ -166,7 +171,7 @@ async def test_clients_take_turns(bench: Bench) -> None:
     jobs = {who: bench.accept(owner=who[0]) for who in ("a1", "a2", "a3", "b1", "b2", "c1")}
     bench.revive()
     while bench.seats.running:
-        bench.finish(bench.registry.get(bench.seats.running[0]))
+        bench.finish(bench.job(bench.seats.running[0]))
     who_of = {job.id: who for who, job in jobs.items()}
     assert [who_of[work.job_id] for work in bench.seats.submitted] == ["a1", "b1", "c1", "a2", "b2", "a3"]
 
@@ -332,31 +337,69 @@ async def test_a_job_the_engine_cancelled_by_itself_is_cancelled(bench: Bench) -
     assert job.state is State.CANCELLED
 
 
-async def test_a_job_the_engine_died_with_fails_and_the_waiting_ones_stay(bench: Bench) -> None:
-    job, waiting = await bench.begun(), bench.accept()
-    bench.die()
-    bench.dispatcher.lost(["job_unknown"])
-    assert bodies(job, "error")[0]["code"] == "engine_crashed"
-    assert waiting.state is State.QUEUED
-    bench.revive()
-    assert bench.seats.running == [waiting.id]
-
-
-async def test_a_job_the_engine_had_not_begun_waits_again_in_its_old_place(bench: Bench) -> None:
-    job, second = await bench.running(), bench.accept()
+async def test_a_job_the_engine_died_with_begins_again_alone_in_its_old_place(bench: Bench) -> None:
+    bench.seats.capacity = 2
+    job, other = await bench.begun(), await bench.running()
+    second = bench.accept()
     urgent = bench.accept(priority=1)
     bench.die()
-    assert job.state is State.QUEUED
-    assert [bench.registry.view(one)["position"] for one in (urgent, job, second)] == [0, 1, 2]
-    assert bench.registry.view(job)["started_at"] is None
-    for turn in (urgent, job, second):
-        bench.revive()
-        assert bench.seats.running == [turn.id]
-        bench.finish(turn)
-        bench.seats.capacity = 0
-    assert job.attempt == 2
+    bench.dispatcher.lost(["job_unknown"], "engine_crashed")
+    assert [each.state for each in (job, other)] == [State.QUEUED, State.QUEUED]
+    assert [bench.registry.view(each)["position"] for each in (urgent, job, other, second)] == [0, 1, 2, 3]
+    assert (job.step, job.total, bench.registry.view(job)["started_at"]) == (0, None, None)
+    bench.revive(2)
+    for turn in ([urgent], [job], [other], [second]):
+        assert bench.seats.running == [each.id for each in turn]
+        for each in turn:
+            bench.finish(each)
+    assert [each.attempt for each in (job, other, second)] == [2, 2, 1]
     await eventually(lambda: job.state is State.COMPLETED)
-    assert names(job) == ["queued", "complete"]
+    assert names(job) == ["queued", "started", "narration", "complete"]
+    assert "attempt 2" in bodies(job, "narration")[0]["text"]
+
+
+async def test_of_those_the_engine_died_with_only_the_cause_fails(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    jobs = [await bench.begun() for _ in range(3)]
+    bench.die()
+    bench.revive(3)
+    assert bench.seats.running == [jobs[0].id]
+    bench.finish(jobs[0])
+    assert bench.seats.running == [jobs[1].id]
+    bench.die()
+    assert bodies(jobs[1], "error")[0]["code"] == "engine_crashed"
+    bench.revive(3)
+    bench.finish(jobs[2])
+    await eventually(lambda: jobs[2].state.terminal)
+    assert [job.state for job in jobs] == [State.COMPLETED, State.FAILED, State.COMPLETED]
+
+
+async def test_no_job_keeps_one_that_is_tried_alone_company(bench: Bench) -> None:
+    bench.seats.capacity = 3
+    job = await bench.begun()
+    bench.die()
+    bench.revive(3)
+    late = bench.accept(priority=1)
+    await asyncio.sleep(0)
+    assert bench.seats.running == [job.id]
+    bench.registry.cancel(job, "requested")
+    assert bench.seats.running == [job.id]
+    bench.cancelled(job)
+    assert bench.seats.running == [late.id]
+
+
+async def test_an_attempt_that_cannot_be_noted_is_none_and_is_tried_again(
+    bench: Bench, store: PromptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher_module, "STORE_PAUSE", 0.01)
+    bench.seats.capacity = 0
+    job = bench.accept()
+    store.broken = True
+    bench.revive()
+    assert (job.state, job.attempt, bench.seats.running) == (State.QUEUED, 0, [])
+    store.broken = False
+    await eventually(lambda: bench.seats.running == [job.id])
+    assert (job.attempt, store.records[job.id].attempt) == (1, 1)
 
 
 async def test_a_job_whose_engines_die_before_beginning_it_fails_after_the_second(bench: Bench) -> None:
@@ -382,7 +425,7 @@ async def test_the_time_limit_of_a_job_that_waits_again_begins_anew(bench: Bench
     await eventually(lambda: witness.state is State.FAILED)
     # Its images may still be on their way to the disk.
     await eventually(lambda: job.state.terminal)
-    assert names(job) == ["queued", "complete"]
+    assert names(job) == ["queued", "narration", "complete"]
 
 
 async def test_a_job_that_waits_again_can_be_cancelled(bench: Bench) -> None:
@@ -392,7 +435,7 @@ async def test_a_job_that_waits_again_can_be_cancelled(bench: Bench) -> None:
     assert list(bench.registry.queue) == [waiting]
     bench.revive()
     assert bench.seats.running == [waiting.id]
-    assert names(job) == ["queued", "cancelled"]
+    assert names(job) == ["queued", "narration", "cancelled"]
 
 
 async def test_a_job_that_waits_again_does_not_time_out_while_it_waits(bench: Bench) -> None:
@@ -440,7 +483,7 @@ async def test_images_that_cannot_be_stored_fail_the_job_and_not_the_next(bench:
     await eventually(lambda: job.state is State.FAILED)
     assert bodies(job, "error")[0]["code"] == "storage_failed"
     assert str(bench.folder) not in bodies(job, "error")[0]["message"]
-    assert bench.registry.images.of(job.id) == []
+    assert job.files == []
     bench.folder.mkdir()
     bench.finish(waiting)
     await eventually(lambda: waiting.state is State.COMPLETED)
@@ -470,7 +513,7 @@ async def test_a_job_cancelled_while_it_is_stored_leaves_no_files(bench: Bench) 
     await bench.disk_is_quiet()
     assert names(job) == ["queued", "cancelled"]
     assert bench.files() == []
-    assert bench.registry.images.of(job.id) == []
+    assert job.files == []
 
 
 async def test_a_cancelled_job_whose_finish_was_on_the_way_leaves_no_files(bench: Bench) -> None:
@@ -490,7 +533,7 @@ async def test_an_engine_that_finishes_a_job_twice_does_it_no_harm(bench: Bench)
     await eventually(lambda: job.state.terminal)
     await bench.disk_is_quiet()
     assert names(job) == ["queued", "complete"]
-    (image,) = bench.registry.images.of(job.id)
+    (image,) = job.files
     async with await bench.registry.images.open(image) as file:
         assert await file.read(100) == b"first"
 
@@ -519,7 +562,7 @@ async def test_cancel_racing_with_completion_gives_one_terminal_event_and_files_
         outcomes.add(job.state)
         assert len(terminal_events(job)) == 1
         assert names(job)[-1] == terminal_events(job)[0]
-        assert len(bench.registry.images.of(job.id)) == (job.state is State.COMPLETED)
+        assert len(job.files) == (job.state is State.COMPLETED)
         assert (bench.folder / job.id).exists() == (job.state is State.COMPLETED)
     assert {State.COMPLETED, State.CANCELLED} <= outcomes
 
@@ -529,7 +572,7 @@ async def test_settling_waits_for_the_images_that_are_being_written(bench: Bench
     bench.finish(job)
     bench.registry.cancel(job, "requested")
     await bench.dispatcher.settle()
-    assert bench.registry.images.of(job.id) == []
+    assert job.files == []
     await bench.dispatcher.settle()
 
 
@@ -571,25 +614,6 @@ async def test_what_the_engine_says_reaches_the_job_it_says_it_of(bench: Bench) 
     assert [job.state for job in jobs] == [State.RUNNING, State.FAILED, State.RUNNING]
 
 
-async def test_an_engine_that_dies_with_several_jobs_loses_only_those_it_had_begun(bench: Bench) -> None:
-    bench.seats.capacity = 4
-    begun, gone = await bench.begun(), await bench.begun()
-    early, late = await bench.running(), await bench.running()
-    waiting = bench.accept()
-    bench.registry.cancel(gone, "requested")
-    bench.die()
-    assert [terminal_events(job) for job in (begun, gone, early, late, waiting)] == [
-        ["error"],
-        ["cancelled"],
-        [],
-        [],
-        [],
-    ]
-    assert [bench.registry.view(job)["position"] for job in (early, late, waiting)] == [0, 1, 2]
-    bench.revive(3)
-    assert bench.seats.running == [early.id, late.id, waiting.id]
-
-
 async def test_a_refusal_ends_all_of_several_jobs(bench: Bench) -> None:
     bench.seats.capacity = 2
     jobs = [await bench.begun(), await bench.running(), bench.accept()]
@@ -604,7 +628,7 @@ async def test_several_jobs_finishing_at_once_are_all_stored(bench: Bench) -> No
     for number, job in enumerate(jobs):
         bench.finish(job, (b"png",) * (number + 1))
     await bench.dispatcher.settle()
-    assert [len(bench.registry.images.of(job.id)) for job in jobs] == [1, 2, 3]
+    assert [len(job.files) for job in jobs] == [1, 2, 3]
     assert [job.state for job in jobs] == [State.COMPLETED] * 3
 
 
@@ -613,7 +637,7 @@ async def test_whatever_happens_to_many_jobs_each_ends_once_and_the_engine_is_ne
     bench.seats.capacity = 3
     jobs: list[Job] = []
     for _ in range(600):
-        live = [bench.registry.get(job_id) for job_id in bench.seats.running]
+        live = [bench.job(job_id) for job_id in bench.seats.running]
         match chance.randrange(7):
             case 0 | 1:
                 jobs.append(bench.accept(priority=chance.randrange(3), owner=chance.choice("ab"), timeout=60))
@@ -629,15 +653,18 @@ async def test_whatever_happens_to_many_jobs_each_ends_once_and_the_engine_is_ne
                 bench.revive(3)
         for job_id in set(bench.seats.cancelled) & set(bench.seats.running):
             if chance.random() < 0.5:
-                bench.cancelled(bench.registry.get(job_id))
+                bench.cancelled(bench.job(job_id))
         await asyncio.sleep(0)
         assert len(bench.seats.running) == len(set(bench.seats.running)) <= 6
         waiting = list(bench.registry.queue)
         assert all(job.state is State.QUEUED for job in waiting)
-        assert not any(bench.seats.takes(job.order.priority, job.order.owner) for job in waiting)
+        running = [bench.job(job_id) for job_id in bench.seats.running]
+        # One that is tried again is alone there, or waits until it can be.
+        alone = any(job.attempt > 1 for job in running) or any(job.attempt for job in waiting)
+        assert alone or not any(bench.seats.takes(job.order.priority, job.order.owner) for job in waiting)
         assert [bench.registry.view(job)["position"] for job in waiting] == list(range(len(waiting)))
     while bench.seats.running:
-        bench.finish(bench.registry.get(bench.seats.running[0]))
+        bench.finish(bench.job(bench.seats.running[0]))
     await bench.dispatcher.settle()
     assert len(bench.registry.queue) == 0
     assert bench.registry.live() == []

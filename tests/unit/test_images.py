@@ -46,16 +46,14 @@ async def whole(images: ImageFiles, image: ImageFile) -> bytes:
 
 
 async def test_saved_images_are_read_back_in_order(images: ImageFiles, folder: Path) -> None:
-    await images.save("job_1", PICTURES)
-    kept = images.of("job_1")
+    kept = await images.save("job_1", PICTURES)
     assert [await whole(images, image) for image in kept] == list(PICTURES)
     assert [image.size for image in kept] == [len(picture) for picture in PICTURES]
     assert contents(folder) == ["job_1", "job_1/0.png", "job_1/1.png", "job_1/2.png"]
 
 
 async def test_an_image_is_read_in_parts(images: ImageFiles) -> None:
-    await images.save("job_1", (bytes(range(100)),))
-    (image,) = images.of("job_1")
+    (image,) = await images.save("job_1", (bytes(range(100)),))
     parts: list[bytes] = []
     async with await images.open(image) as file:
         while part := await file.read(7):
@@ -65,16 +63,13 @@ async def test_an_image_is_read_in_parts(images: ImageFiles) -> None:
 
 
 async def test_equal_images_have_equal_tags_and_others_do_not(images: ImageFiles) -> None:
-    await images.save("job_1", (b"one", b"two", b"one"))
-    tags = [image.etag for image in images.of("job_1")]
+    tags = [image.etag for image in await images.save("job_1", (b"one", b"two", b"one"))]
     assert tags[0] == tags[2] != tags[1]
     assert all(tag.startswith('"') and tag.endswith('"') and len(tag) > 20 for tag in tags)
 
 
 async def test_a_job_without_images_has_none(images: ImageFiles) -> None:
-    assert images.of("job_1") == []
-    await images.save("job_1", ())
-    assert images.of("job_1") == []
+    assert await images.save("job_1", ()) == []
 
 
 async def test_no_image_has_its_name_before_all_are_on_disk(
@@ -116,48 +111,41 @@ async def test_a_write_error_leaves_nothing_and_the_next_save_works(
         with pytest.raises(OSError, match="No space left"):
             await images.save("job_1", PICTURES)
     assert contents(folder) == []
-    assert images.of("job_1") == []
-    await images.save("job_1", PICTURES)
-    assert len(images.of("job_1")) == 3
+    assert len(await images.save("job_1", PICTURES)) == 3
 
 
 async def test_a_folder_that_is_gone_is_an_os_error(images: ImageFiles, folder: Path) -> None:
     os.rmdir(folder)
     with pytest.raises(OSError, match="No such file"):
         await images.save("job_1", PICTURES)
-    assert images.of("job_1") == []
     os.mkdir(folder)
-    await images.save("job_1", PICTURES)
-    assert len(images.of("job_1")) == 3
+    assert len(await images.save("job_1", PICTURES)) == 3
 
 
 async def test_a_second_save_of_a_job_does_not_harm_the_first(images: ImageFiles, folder: Path) -> None:
-    await images.save("job_1", (b"first",))
+    (image,) = await images.save("job_1", (b"first",))
     with pytest.raises(OSError, match=r"not empty|exists"):
         await images.save("job_1", (b"second",))
-    (image,) = images.of("job_1")
     assert await whole(images, image) == b"first"
     assert contents(folder) == ["job_1", "job_1/0.png"]
 
 
 async def test_many_jobs_saved_at_once_do_not_mix(images: ImageFiles) -> None:
     ids = [f"job_{number}" for number in range(30)]
-    await asyncio.gather(*(images.save(job_id, (job_id.encode(), b"second")) for job_id in ids))
-    for job_id in ids:
-        assert await whole(images, images.of(job_id)[0]) == job_id.encode()
+    saved = await asyncio.gather(*(images.save(job_id, (job_id.encode(), b"second")) for job_id in ids))
+    for job_id, (first, _) in zip(ids, saved, strict=True):
+        assert await whole(images, first) == job_id.encode()
 
 
-async def test_removed_images_are_gone_at_once_and_their_files_soon(images: ImageFiles, folder: Path) -> None:
-    await images.save("job_1", PICTURES)
-    await images.save("job_2", PICTURES)
-    image = images.of("job_1")[0]
+async def test_removed_images_are_gone_soon_and_the_others_stay(images: ImageFiles, folder: Path) -> None:
+    image, *_ = await images.save("job_1", PICTURES)
+    others = await images.save("job_2", PICTURES)
     images.remove("job_1")
     images.remove("job_1")
-    assert images.of("job_1") == []
     await eventually(lambda: not (folder / "job_1").exists())
     with pytest.raises(FileNotFoundError):
         await images.open(image)
-    assert len(images.of("job_2")) == 3
+    assert [await whole(images, other) for other in others] == list(PICTURES)
 
 
 def test_removing_what_never_was_does_nothing(images: ImageFiles, folder: Path) -> None:
@@ -199,13 +187,12 @@ async def test_images_saved_as_the_folder_closes_can_still_be_removed(images: Im
     images.close()
     await save
     images.remove("job_1")
-    assert images.of("job_1") == []
     assert contents(folder) == []
 
 
 async def test_an_image_that_is_removed_while_it_is_read_is_read_to_its_end(images: ImageFiles, folder: Path) -> None:
-    await images.save("job_1", (bytes(range(100)),))
-    async with await images.open(images.of("job_1")[0]) as file:
+    (image,) = await images.save("job_1", (bytes(range(100)),))
+    async with await images.open(image) as file:
         first = await file.read(50)
         images.remove("job_1")
         await eventually(lambda: not (folder / "job_1").exists())
@@ -216,9 +203,9 @@ async def test_an_image_that_is_removed_while_it_is_read_is_read_to_its_end(imag
 async def test_closing_closes_what_was_opened_for_a_reader_that_never_came(
     images: ImageFiles, folder: Path, given_up: bool
 ) -> None:
-    await images.save("job_1", (b"read by nobody",))
-    path = images.of("job_1")[0].path
-    opening = asyncio.ensure_future(images.open(images.of("job_1")[0]))
+    (image,) = await images.save("job_1", (b"read by nobody",))
+    path = image.path
+    opening = asyncio.ensure_future(images.open(image))
     await eventually(lambda: str(path) in open_files())
     if given_up:
         opening.cancel()
@@ -227,11 +214,19 @@ async def test_closing_closes_what_was_opened_for_a_reader_that_never_came(
     await asyncio.gather(opening, return_exceptions=True)
 
 
-def test_only_folders_that_were_made_here_are_dropped_at_the_start(images: ImageFiles, folder: Path) -> None:
+def test_what_is_half_written_is_dropped_at_the_start_and_the_rest_is_named(images: ImageFiles, folder: Path) -> None:
     ours = folder / "job_2f6c0000-0000-4000-8000-00000000abcd"
-    for left in (ours, ours.with_suffix(".part"), folder / "job_photos"):
+    for left in (ours, ours.with_suffix(".part"), folder / "job_photos", folder / "photos.part"):
         left.mkdir()
         (left / "0.png").touch()
     (folder / "job_notes.txt").touch()
-    images.prepare()
-    assert contents(folder) == ["job_notes.txt", "job_photos", "job_photos/0.png"]
+    assert images.prepare() == [ours.name]
+    assert contents(folder) == [
+        "job_2f6c0000-0000-4000-8000-00000000abcd",
+        "job_2f6c0000-0000-4000-8000-00000000abcd/0.png",
+        "job_notes.txt",
+        "job_photos",
+        "job_photos/0.png",
+        "photos.part",
+        "photos.part/0.png",
+    ]

@@ -38,6 +38,14 @@ def make() -> Job:
     return Job(order("☃ said\n'hello'"), EventLog())
 
 
+def finish(job: Job, state: State, name: str) -> bool:
+    """End a job and tell it, as the registry does; False if it has ended before."""
+    if not job.end(state):
+        return False
+    job.close(job.event(name))
+    return True
+
+
 def running(seconds: float = 0.0) -> Job:
     """A job that has been running for `seconds`."""
     job = make()
@@ -136,10 +144,10 @@ def test_a_single_step_is_all_of_it() -> None:
 def test_a_job_that_has_ended_does_not_end_again(first: str) -> None:
     states = {"complete": State.COMPLETED, "error": State.FAILED, "cancelled": State.CANCELLED}
     job = running()
-    assert job.finish(states[first], first)
+    assert finish(job, states[first], first)
     ended_at = job.finished_at
     for name, state in states.items():
-        assert not job.finish(state, name)
+        assert not finish(job, state, name)
     assert job.state is states[first]
     assert job.finished_at == ended_at
     assert names(job) == ["started", first]
@@ -148,7 +156,7 @@ def test_a_job_that_has_ended_does_not_end_again(first: str) -> None:
 
 def test_the_terminal_event_is_the_last_one() -> None:
     job = running()
-    job.finish(State.COMPLETED, "complete")
+    finish(job, State.COMPLETED, "complete")
     with pytest.raises(RuntimeError):
         job.emit("narration", text="late")
     assert names(job)[-1] == "complete"
@@ -173,7 +181,7 @@ def test_a_view_holds_what_the_contract_names_and_is_json_at_every_moment() -> N
     busy = view()
     assert (busy["state"], busy["position"], busy["step"], busy["total"]) == ("running", None, 5, 20)
     assert busy["finished_at"] is None
-    job.finish(State.FAILED, "error")
+    finish(job, State.FAILED, "error")
     ended = view()
     assert ended["state"] == "failed"
     assert ended["created_at"] <= ended["started_at"] <= ended["finished_at"]
@@ -185,7 +193,7 @@ def test_times_of_a_job_that_has_ended_stand_still() -> None:
     job.created -= 100
     job.dispatch()
     job.started = job.created + 40
-    job.finish(State.COMPLETED, "complete")
+    finish(job, State.COMPLETED, "complete")
     job.finished = job.started + 25
     assert (job.view(None)["queue_s"], job.view(None)["run_s"]) == (40, 25)
 
@@ -193,7 +201,7 @@ def test_times_of_a_job_that_has_ended_stand_still() -> None:
 def test_a_job_cancelled_while_it_waited_shows_how_long_it_waited() -> None:
     job = make()
     job.created -= 100
-    job.finish(State.CANCELLED, "cancelled")
+    finish(job, State.CANCELLED, "cancelled")
     job.finished = job.created + 30
     assert (job.view(None)["queue_s"], job.view(None)["run_s"]) == (30, None)
 
@@ -204,7 +212,7 @@ def test_any_order_of_endings_gives_exactly_one() -> None:
     for _ in range(500):
         job = running() if chance.random() < 0.5 else make()
         tries = [chance.choice(endings) for _ in range(chance.randrange(1, 6))]
-        assert [job.finish(state, name) for state, name in tries] == [True] + [False] * (len(tries) - 1)
+        assert [finish(job, state, name) for state, name in tries] == [True] + [False] * (len(tries) - 1)
         assert (job.state, names(job)[-1]) == tries[0]
 
 
@@ -242,7 +250,7 @@ def test_a_job_that_has_ended_has_no_previews(state: State) -> None:
     job = Job(order(), feed)
     job.preview(0, 1, b"one")
     job.preview(1, 1, b"other")
-    job.finish(state, "complete")
+    finish(job, state, "complete")
     assert names(job) == [event.name for _, event in feed.after(0)] == ["complete"]
     assert job.log.last == 3
 
@@ -277,7 +285,7 @@ def test_resuming_behind_every_id_in_turn_gives_each_other_event_once_with_previ
             job.preview(0, step, b"x")
         seen |= {number: [] for number in range(job.log.last + 1)}
     assert sum(name == "preview" for name in names(job)) == 1
-    job.finish(State.COMPLETED, "complete")
+    finish(job, State.COMPLETED, "complete")
     whole = [(number, event.name) for number, event in job.log.after(0)]
     assert [name for _, name in whole] == ["started", *["progress"] * 10, "complete"]
     # Also behind the number of a preview that was sent, and has gone since.
@@ -293,7 +301,7 @@ def test_the_images_a_job_was_made_from_are_let_go_when_it_ends() -> None:
     assert job.order.input_bytes == 9
     job.dispatch()
     job.start(20, {})
-    job.finish(State.COMPLETED, "complete")
+    finish(job, State.COMPLETED, "complete")
     assert job.order.input_bytes == 0
     # It is still known as a job that was for the engine.
     assert job.order.work is not None
@@ -307,7 +315,7 @@ def test_a_finished_job_of_twenty_steps_holds_a_few_kilobytes() -> None:
         job = running()
         for step in range(1, 21):
             job.progress(step, 20, 0.0)
-        job.finish(State.COMPLETED, "complete")
+        finish(job, State.COMPLETED, "complete")
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

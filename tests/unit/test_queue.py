@@ -81,18 +81,6 @@ def test_jobs_of_equal_orders_are_told_apart() -> None:
     assert list(queue) == [first]
 
 
-def test_it_is_full_at_its_size_and_not_before() -> None:
-    queue = JobQueue(2)
-    states = [queue.full]
-    queue.push(job())
-    states.append(queue.full)
-    queue.push(job(5))
-    states.append(queue.full)
-    take(queue)
-    states.append(queue.full)
-    assert states == [False, False, True, False]
-
-
 def test_taking_from_an_empty_queue_is_a_mistake() -> None:
     queue = JobQueue(1)
     assert list(queue.foremost()) == []

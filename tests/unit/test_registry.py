@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 import orjson
 import pytest
 
 from rbee_sd.errors import RequestError
 from rbee_sd.jobs import registry as registry_module
-from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.messages import Generate
-from tests.conftest import eventually
 from tests.unit.conftest import MakeRegistry, bodies, names, order, quick_order, seeded, take, terminal_events
 
 
@@ -29,7 +27,7 @@ def run(registry: JobRegistry) -> Job:
     """Accept a job and let it run."""
     registry.accept(order())
     job = take(registry.queue)
-    job.dispatch()
+    registry.attempt(job, lambda on_disk: None)
     return job
 
 
@@ -59,14 +57,16 @@ def test_a_job_that_needs_no_engine_does_not_wait_in_the_queue(registry: JobRegi
     assert bodies(quick, "complete")[0]["result"] == {"ready": True}
 
 
-def test_an_id_that_was_never_known_is_not_found(registry: JobRegistry) -> None:
-    for job_id in ("job_0", "", "..", "job_" + "x" * 1000, "\0", "\ud800"):
-        error = refusal(lambda job_id=job_id: registry.get(job_id))  # type: ignore[misc]
+async def test_an_id_that_was_never_known_is_not_found(registry: JobRegistry) -> None:
+    for job_id in ("job_0", "", "..", "job_" + "x" * 1000, "\0", "\ud800", f"job_{uuid.uuid4()}"):
+        with pytest.raises(RequestError) as caught:
+            await registry.recall(job_id)
+        error = caught.value
         assert (error.status, error.code) == (404, "job_not_found")
         assert registry.find(job_id) is None
 
 
-def test_a_full_queue_refuses_and_stores_nothing(make_registry: MakeRegistry) -> None:
+async def test_a_full_queue_refuses_and_stores_nothing(make_registry: MakeRegistry) -> None:
     registry = make_registry(queue_size=2)
     jobs = [registry.accept(order()), registry.accept(order())]
     error = refusal(lambda: registry.accept(order(), "key", b"digest"))
@@ -74,14 +74,14 @@ def test_a_full_queue_refuses_and_stores_nothing(make_registry: MakeRegistry) ->
     assert int(error.headers["Retry-After"]) > 0
     assert registry.live() == jobs
     assert len(registry.queue) == 2
-    assert registry.repeated("key", b"other digest") is None
+    assert await registry.repeated("key", b"other digest") is None
     assert [orjson.loads(event.data)["job_id"] for _, event in registry.feed.after(0)] == [job.id for job in jobs]
 
 
 def test_a_full_queue_has_room_again_when_a_job_starts_or_is_cancelled(make_registry: MakeRegistry) -> None:
     registry = make_registry(queue_size=1)
     first = registry.accept(order())
-    take(registry.queue).dispatch()
+    registry.attempt(take(registry.queue), lambda on_disk: None)
     second = registry.accept(order())
     registry.cancel(second, "requested")
     third = registry.accept(order())
@@ -103,15 +103,17 @@ def test_a_draining_registry_refuses_every_job(registry: JobRegistry) -> None:
     assert registry.live() == []
 
 
-def test_a_key_gives_its_job_back_and_a_different_body_is_a_conflict(registry: JobRegistry) -> None:
-    assert registry.repeated("key", b"one") is None
+async def test_a_key_gives_its_job_back_and_a_different_body_is_a_conflict(registry: JobRegistry) -> None:
+    assert await registry.repeated("key", b"one") is None
     job = registry.accept(order(), "key", b"one")
-    assert registry.repeated("key", b"one") is job
-    error = refusal(lambda: registry.repeated("key", b"two"))
+    assert await registry.repeated("key", b"one") is job
+    with pytest.raises(RequestError) as caught:
+        await registry.repeated("key", b"two")
+    error = caught.value
     assert (error.status, error.code) == (409, "idempotency_conflict")
-    assert registry.repeated("other", b"two") is None
+    assert await registry.repeated("other", b"two") is None
     registry.cancel(job, "requested")
-    assert registry.repeated("key", b"one") is job
+    assert await registry.repeated("key", b"one") is job
 
 
 def test_jobs_without_a_key_are_each_their_own(registry: JobRegistry) -> None:
@@ -124,16 +126,16 @@ def with_image(size: int) -> Order:
     return order(work=Generate(job_id="", prompt="x", negative_prompt="", seed=5, inputs=(b"i" * size,)))
 
 
-def test_input_images_are_bounded_over_all_jobs_that_have_not_ended(make_registry: MakeRegistry) -> None:
+async def test_input_images_are_bounded_over_all_jobs_that_have_not_ended(make_registry: MakeRegistry) -> None:
     registry = make_registry(queue_bytes=1000)
     running, waiting = registry.accept(with_image(600)), registry.accept(with_image(400))
-    take(registry.queue).dispatch()
+    registry.attempt(take(registry.queue), lambda on_disk: None)
     assert registry.input_bytes == 1000
     error = refusal(lambda: registry.accept(with_image(1), "key", b"digest"))
     assert (error.status, error.code) == (503, "queue_full")
     assert int(error.headers["Retry-After"]) > 0
     assert registry.live() == [running, waiting]
-    assert registry.repeated("key", b"other") is None
+    assert await registry.repeated("key", b"other") is None
     # What has no image has room.
     plain = registry.accept(order())
     registry.accept(quick_order())
@@ -148,11 +150,11 @@ def test_input_images_are_bounded_over_all_jobs_that_have_not_ended(make_registr
 def test_however_a_job_ends_its_input_images_are_let_go_once(make_registry: MakeRegistry, end: str) -> None:
     registry = make_registry(queue_bytes=1000)
     job, other = registry.accept(with_image(600)), registry.accept(with_image(100))
-    take(registry.queue).dispatch()
+    registry.attempt(take(registry.queue), lambda on_disk: None)
     # It was put back once, which changes nothing.
     registry.put_back(job)
     assert registry.input_bytes == 700
-    take(registry.queue).dispatch()
+    registry.attempt(take(registry.queue), lambda on_disk: None)
     for _ in range(2):
         match end:
             case "complete":
@@ -172,7 +174,7 @@ def test_however_a_job_ends_its_input_images_are_let_go_once(make_registry: Make
 async def test_completing_names_the_images_that_were_saved(registry: JobRegistry) -> None:
     job = run(registry)
     job.start(20, {"width": 64, "height": 64, "guidance_scale": 7.5, "scheduler": "euler"})
-    await registry.images.save(job.id, (b"one", b"two"))
+    job.files = await registry.images.save(job.id, (b"one", b"two"))
     registry.complete(job, flagged=(1,))
     (body,) = bodies(job, "complete")
     assert body["format"] == "png"
@@ -188,8 +190,8 @@ async def test_completing_names_the_images_that_were_saved(registry: JobRegistry
 async def test_the_largest_seed_has_images_too(registry: JobRegistry) -> None:
     registry.accept(order(seed=2**63 - 1))
     job = take(registry.queue)
-    job.dispatch()
-    await registry.images.save(job.id, (b"one", b"two"))
+    registry.attempt(job, lambda on_disk: None)
+    job.files = await registry.images.save(job.id, (b"one", b"two"))
     registry.complete(job)
     assert [image["seed"] for image in bodies(job, "complete")[0]["images"]] == [2**63 - 1, 2**63]
 
@@ -238,7 +240,7 @@ def test_a_job_that_was_cancelled_keeps_no_trace_of_a_late_result(registry: JobR
 async def test_a_job_that_was_cancelled_shows_no_late_images(registry: JobRegistry) -> None:
     job = run(registry)
     registry.cancel(job, "requested")
-    await registry.images.save(job.id, (b"late",))
+    job.files = await registry.images.save(job.id, (b"late",))
     registry.complete(job)
     assert registry.view(job)["images"] == []
 
@@ -251,14 +253,15 @@ def test_a_late_failure_does_not_touch_a_completed_job(registry: JobRegistry) ->
     assert registry.view(job)["state"] == "completed"
 
 
-def test_observers_are_told_once_after_the_terminal_event(registry: JobRegistry) -> None:
+def test_observers_are_told_once_before_the_terminal_event(registry: JobRegistry) -> None:
     told: list[tuple[Job, list[str]]] = []
     registry.on_finish(lambda job: told.append((job, terminal_events(job))))
     registry.on_finish(lambda job: registry.cancel(job, "again"))
     job = run(registry)
     registry.complete(job)
     registry.cancel(job, "requested")
-    assert told == [(job, ["complete"])]
+    assert told == [(job, [])]
+    assert terminal_events(job) == ["complete"]
 
 
 def test_racing_endings_leave_exactly_one_terminal_event(registry: JobRegistry) -> None:
@@ -273,7 +276,7 @@ def test_racing_endings_leave_exactly_one_terminal_event(registry: JobRegistry) 
         job = registry.accept(order()) if chance.random() < 0.8 else registry.accept(quick_order())
         if job.order.work is not None and chance.random() < 0.7:
             registry.queue.remove(job)
-            job.dispatch()
+            registry.attempt(job, lambda on_disk: None)
         for _ in range(chance.randrange(1, 5)):
             match chance.randrange(4):
                 case 0:
@@ -295,10 +298,9 @@ def test_racing_endings_leave_exactly_one_terminal_event(registry: JobRegistry) 
     assert registry.live() == []
 
 
-def test_jobs_are_listed_newest_first_and_live_ones_oldest_first(registry: JobRegistry) -> None:
+def test_those_that_live_are_listed_oldest_first(registry: JobRegistry) -> None:
     jobs = [registry.accept(order()) for _ in range(4)]
     registry.cancel(jobs[1], "requested")
-    assert list(registry.newest_first()) == jobs[::-1]
     assert registry.live() == [jobs[0], jobs[2], jobs[3]]
 
 
@@ -312,82 +314,6 @@ def test_counts_name_every_state(registry: JobRegistry) -> None:
     assert registry.counts()["completed"] == 1
 
 
-async def test_a_finished_job_is_forgotten_with_its_images_when_its_time_is_up(
-    make_registry: MakeRegistry, images: ImageFiles, tmp_path: Path
-) -> None:
-    registry = make_registry(ttl=0.05)
-    job = run(registry)
-    await images.save(job.id, (b"one",))
-    registry.complete(job)
-    registry.forget_old()
-    assert registry.get(job.id) is job
-
-    def gone() -> bool:
-        registry.forget_old()
-        return registry.find(job.id) is None
-
-    await eventually(gone)
-    error = refusal(lambda: registry.get(job.id))
-    assert (error.status, error.code) == (410, "job_expired")
-    assert images.of(job.id) == []
-    assert list(registry.newest_first()) == []
-    await eventually(lambda: list((tmp_path / "images").iterdir()) == [])
-
-
-def test_a_job_that_has_not_ended_is_never_forgotten(make_registry: MakeRegistry) -> None:
-    registry = make_registry(ttl=0, history=1)
-    running, waiting = run(registry), registry.accept(order())
-    registry.forget_old()
-    assert registry.live() == [running, waiting]
-    registry.complete(running)
-    registry.forget_old()
-    assert registry.live() == [waiting]
-    assert registry.find(running.id) is None
-
-
-def test_the_oldest_endings_go_first_when_there_are_too_many(make_registry: MakeRegistry) -> None:
-    registry = make_registry(history=2)
-    jobs = [run(registry) for _ in range(5)]
-    for place in (3, 1, 0, 4, 2):
-        registry.complete(jobs[place])
-    registry.forget_old()
-    assert [registry.find(job.id) is not None for job in jobs] == [False, False, True, False, True]
-    assert refusal(lambda: registry.get(jobs[3].id)).status == 410
-
-
-def test_the_wall_clock_does_not_decide_when_a_job_is_forgotten(make_registry: MakeRegistry) -> None:
-    registry = make_registry(ttl=60)
-    job = run(registry)
-    registry.complete(job)
-    job.finished_at = 0.0
-    registry.forget_old()
-    assert registry.get(job.id) is job
-
-
-def test_a_key_is_free_again_when_its_job_is_forgotten(make_registry: MakeRegistry) -> None:
-    registry = make_registry(ttl=0)
-    registry.complete(registry.accept(quick_order(), "key", b"one"), result={})
-    registry.forget_old()
-    assert registry.repeated("key", b"two") is None
-    job = registry.accept(quick_order(), "key", b"two")
-    assert registry.repeated("key", b"two") is job
-
-
-def test_forgotten_ids_are_told_apart_only_as_long_as_there_is_room(
-    make_registry: MakeRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry_module, "REMEMBERED", 3)
-    registry = make_registry(ttl=0)
-    ids = []
-    for _ in range(5):
-        job = registry.accept(quick_order())
-        registry.complete(job, result={})
-        registry.forget_old()
-        ids.append(job.id)
-    statuses = [refusal(lambda job_id=job_id: registry.get(job_id)).status for job_id in ids]  # type: ignore[misc]
-    assert statuses == [404, 404, 410, 410, 410]
-
-
 def test_the_feed_is_bounded_and_numbered_above_an_earlier_run(make_registry: MakeRegistry) -> None:
     registry = make_registry()
     first = registry.feed.first
@@ -397,14 +323,3 @@ def test_the_feed_is_bounded_and_numbered_above_an_earlier_run(make_registry: Ma
     assert registry.feed.last == first + 2 * (registry_module.FEED_LENGTH + 10) - 1
     # Milliseconds since 1970: later runs begin above what this one can have reached.
     assert first > 1_700_000_000_000
-
-
-def test_questions_do_not_push_pictures_out(make_registry: MakeRegistry) -> None:
-    registry = make_registry(history=2)
-    picture = run(registry)
-    registry.fail(picture, "timeout", "too long")
-    for _ in range(5):
-        registry.complete(registry.accept(quick_order()), result={})
-    registry.forget_old()
-    assert registry.find(picture.id) is picture
-    assert len(list(registry.newest_first())) == 3

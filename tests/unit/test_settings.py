@@ -42,7 +42,7 @@ def test_without_anything_there_are_the_defaults() -> None:
     assert load() == Settings()
     assert load({}, {"PATH": "/bin", "RBEE": "1"}) == Settings()
     settings = load()
-    assert (settings.port, settings.queue_size, settings.job_ttl, settings.job_timeout) == (8600, 64, 3600, 300)
+    assert (settings.port, settings.queue_size, settings.job_ttl, settings.job_timeout) == (8600, 64, 2_592_000, 300)
     assert (settings.host, settings.disconnect_grace) == ("127.0.0.1", 5)
     assert settings.heartbeat <= 10
 

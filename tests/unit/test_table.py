@@ -35,18 +35,18 @@ CONTRACT = [
 @pytest.fixture
 def desk(registry: JobRegistry, dispatcher: Dispatcher) -> Desk:
     """A desk whose worker's status is always the same."""
-    return Desk(registry, dispatcher, LIMITS, lambda: {"ready": True, "model": "demo"})
+    return Desk(registry, LIMITS, lambda: {"ready": True, "model": "demo"})
 
 
-def refused(desk: Desk, body: bytes | dict[str, Any], key: str | None = None) -> RequestError:
+async def refused(desk: Desk, body: bytes | dict[str, Any], key: str | None = None) -> RequestError:
     """The error that a body is refused with."""
     with pytest.raises(RequestError) as caught:
-        desk.submit(body if isinstance(body, bytes) else orjson.dumps(body), key)
+        await desk.submit(body if isinstance(body, bytes) else orjson.dumps(body), key)
     return caught.value
 
 
 async def test_a_prompt_alone_is_an_image_generation(desk: Desk, registry: JobRegistry, seats: ScriptedSeats) -> None:
-    job = desk.submit(b'{"prompt": "a red circle"}')
+    job = await desk.submit(b'{"prompt": "a red circle"}')
     assert job.order.operation == "image_generation"
     assert registry.view(job)["state"] == "queued"
     assert registry.view(job)["position"] == 0
@@ -55,7 +55,7 @@ async def test_a_prompt_alone_is_an_image_generation(desk: Desk, registry: JobRe
 
 
 async def test_a_status_is_a_job_that_completes_by_itself(desk: Desk, seats: ScriptedSeats) -> None:
-    job = desk.submit(b'{"operation": "status", "hive_id": "localhost", "worker_id": "w"}')
+    job = await desk.submit(b'{"operation": "status", "hive_id": "localhost", "worker_id": "w"}')
     assert job.state is State.QUEUED
     await eventually(lambda: job.state is State.COMPLETED)
     assert names(job) == ["queued", "complete"]
@@ -68,24 +68,24 @@ async def test_a_status_needs_no_place_in_the_queue(make_registry: MakeRegistry,
     dispatcher = Dispatcher(registry, Watcher(registry, 5.0))
     dispatcher.worker = seats
     seats.capacity = 0
-    desk = Desk(registry, dispatcher, LIMITS, dict)
-    desk.submit(b'{"prompt": "a"}')
-    assert refused(desk, {"prompt": "b"}).code == "queue_full"
-    assert desk.submit(b'{"operation": "status"}').state is State.QUEUED
+    desk = Desk(registry, LIMITS, dict)
+    await desk.submit(b'{"prompt": "a"}')
+    assert (await refused(desk, {"prompt": "b"})).code == "queue_full"
+    assert (await desk.submit(b'{"operation": "status"}')).state is State.QUEUED
 
 
 async def test_a_prompt_comes_back_to_the_byte(desk: Desk, registry: JobRegistry) -> None:
     text = ("🎉 שלום \u202e" * 1000)[:4000]
-    job = desk.submit(orjson.dumps({"prompt": text}))
+    job = await desk.submit(orjson.dumps({"prompt": text}))
     view = orjson.loads(orjson.dumps(registry.view(job)))
     assert view["request"]["prompt"].encode() == text.encode()
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-def test_what_is_not_json_leaves_nothing_behind(desk: Desk, registry: JobRegistry, body: bytes) -> None:
-    assert refused(desk, body, "key").code == "invalid_json"
+async def test_what_is_not_json_leaves_nothing_behind(desk: Desk, registry: JobRegistry, body: bytes) -> None:
+    assert (await refused(desk, body, "key")).code == "invalid_json"
     assert registry.live() == []
-    assert registry.repeated("key", b"") is None
+    assert await registry.repeated("key", b"") is None
 
 
 @pytest.mark.parametrize(
@@ -104,18 +104,18 @@ def test_what_is_not_json_leaves_nothing_behind(desk: Desk, registry: JobRegistr
         {"operation": "status", "hive_id": "other"},
     ],
 )
-def test_a_wrong_request_leaves_nothing_behind(desk: Desk, registry: JobRegistry, fields: dict[str, Any]) -> None:
-    error = refused(desk, fields, "key")
+async def test_a_wrong_request_leaves_nothing_behind(desk: Desk, registry: JobRegistry, fields: dict[str, Any]) -> None:
+    error = await refused(desk, fields, "key")
     assert (error.status, error.code) == (400, "invalid_request")
     assert error.fields
     assert registry.live() == []
     assert registry.feed.after(0) == []
-    assert registry.repeated("key", b"") is None
+    assert await registry.repeated("key", b"") is None
 
 
 @pytest.mark.parametrize("name", [*CONTRACT, "", "Status", "status ", "__class__", "../status", "x" * 10_000])
-def test_an_operation_that_is_not_in_names_those_that_are(desk: Desk, registry: JobRegistry, name: str) -> None:
-    error = refused(desk, {"operation": name, "prompt": "a", "model": 1})
+async def test_an_operation_that_is_not_in_names_those_that_are(desk: Desk, registry: JobRegistry, name: str) -> None:
+    error = await refused(desk, {"operation": name, "prompt": "a", "model": 1})
     assert (error.status, error.code) == (400, "unsupported_operation")
     assert all(known in error.message for known in OPERATIONS)
     assert [field.field for field in error.fields] == ["operation"]
@@ -124,13 +124,13 @@ def test_an_operation_that_is_not_in_names_those_that_are(desk: Desk, registry: 
 
 
 @pytest.mark.parametrize("name", [1, True, 1.5, [], ["status"], {}, {"status": 1}])
-def test_an_operation_that_is_no_text_is_unsupported(desk: Desk, name: Any) -> None:
-    assert refused(desk, {"operation": name}).code == "unsupported_operation"
+async def test_an_operation_that_is_no_text_is_unsupported(desk: Desk, name: Any) -> None:
+    assert (await refused(desk, {"operation": name})).code == "unsupported_operation"
 
 
 @pytest.mark.parametrize("fields", [{}, {"steps": 20}, {"operation": None}, {"operation": None, "prompt": "a"}])
-def test_without_an_operation_and_a_prompt_the_operations_are_named(desk: Desk, fields: dict[str, Any]) -> None:
-    error = refused(desk, fields)
+async def test_without_an_operation_and_a_prompt_the_operations_are_named(desk: Desk, fields: dict[str, Any]) -> None:
+    error = await refused(desk, fields)
     assert (error.status, error.code) == (400, "invalid_request")
     assert [field.field for field in error.fields] == ["operation"]
     assert all(known in error.message for known in OPERATIONS)
@@ -138,27 +138,27 @@ def test_without_an_operation_and_a_prompt_the_operations_are_named(desk: Desk, 
 
 @pytest.mark.parametrize("job_id", ["job_1", "", None, 1, {}])
 @pytest.mark.parametrize("rest", [{"prompt": "a"}, {"operation": "status"}, {}])
-def test_an_id_sent_by_the_client_is_refused(
+async def test_an_id_sent_by_the_client_is_refused(
     desk: Desk, registry: JobRegistry, job_id: Any, rest: dict[str, Any]
 ) -> None:
-    error = refused(desk, {"job_id": job_id, **rest})
+    error = await refused(desk, {"job_id": job_id, **rest})
     assert (error.status, error.code) == (400, "invalid_request")
     assert [field.field for field in error.fields] == ["job_id"]
     assert registry.live() == []
 
 
 @pytest.mark.parametrize("depth", [200, 255, 300, 600, 900, 980, 1010, 2000])
-def test_nesting_of_any_depth_is_a_wrong_request(desk: Desk, registry: JobRegistry, depth: int) -> None:
-    error = refused(desk, b'{"prompt": "a", "x": ' + b"[" * depth + b"]" * depth + b"}")
+async def test_nesting_of_any_depth_is_a_wrong_request(desk: Desk, registry: JobRegistry, depth: int) -> None:
+    error = await refused(desk, b'{"prompt": "a", "x": ' + b"[" * depth + b"]" * depth + b"}")
     assert error.status == 400
     assert registry.live() == []
 
 
 async def test_a_repeat_with_the_same_key_is_the_same_job(desk: Desk, registry: JobRegistry) -> None:
-    job = desk.submit(b'{"prompt": "a", "steps": 5}', "key")
-    assert desk.submit(b'{"prompt": "a", "steps": 5}', "key") is job
+    job = await desk.submit(b'{"prompt": "a", "steps": 5}', "key")
+    assert await desk.submit(b'{"prompt": "a", "steps": 5}', "key") is job
     # The same request, written another way.
-    assert desk.submit(b'{ "steps":5,\n "prompt":"\\u0061" }', "key") is job
+    assert await desk.submit(b'{ "steps":5,\n "prompt":"\\u0061" }', "key") is job
     assert registry.live() == [job]
     assert names(job) == ["queued"]
 
@@ -167,14 +167,19 @@ async def test_a_repeat_with_the_same_key_is_the_same_job(desk: Desk, registry: 
     "other", [b'{"prompt": "b"}', b'{"prompt": "a", "steps": 5}', b'{"operation": "status"}', b'{"prompt": 1}']
 )
 async def test_another_body_under_the_same_key_is_a_conflict(desk: Desk, registry: JobRegistry, other: bytes) -> None:
-    job = desk.submit(b'{"prompt": "a"}', "key")
-    assert refused(desk, other, "key").status == 409
+    job = await desk.submit(b'{"prompt": "a"}', "key")
+    assert (await refused(desk, other, "key")).status == 409
     assert registry.live() == [job]
 
 
 async def test_without_a_key_or_with_another_each_request_is_a_job(desk: Desk, registry: JobRegistry) -> None:
     body = b'{"prompt": "a"}'
-    jobs = [desk.submit(body), desk.submit(body), desk.submit(body, "one"), desk.submit(body, "two")]
+    jobs = [
+        await desk.submit(body),
+        await desk.submit(body),
+        await desk.submit(body, "one"),
+        await desk.submit(body, "two"),
+    ]
     assert registry.live() == jobs
     assert len({job.id for job in jobs}) == 4
 
@@ -186,22 +191,22 @@ async def test_a_repeat_is_answered_while_the_queue_is_full_and_while_draining(
     dispatcher = Dispatcher(registry, Watcher(registry, 5.0))
     dispatcher.worker = seats
     seats.capacity = 0
-    desk = Desk(registry, dispatcher, LIMITS, dict)
-    job = desk.submit(b'{"prompt": "a"}', "key")
-    assert refused(desk, {"prompt": "b"}, "other").code == "queue_full"
-    assert desk.submit(b'{"prompt": "a"}', "key") is job
+    desk = Desk(registry, LIMITS, dict)
+    job = await desk.submit(b'{"prompt": "a"}', "key")
+    assert (await refused(desk, {"prompt": "b"}, "other")).code == "queue_full"
+    assert await desk.submit(b'{"prompt": "a"}', "key") is job
     registry.draining = True
-    assert refused(desk, {"prompt": "b"}, "other").code == "draining"
-    assert desk.submit(b'{"prompt": "a"}', "key") is job
+    assert (await refused(desk, {"prompt": "b"}, "other")).code == "draining"
+    assert await desk.submit(b'{"prompt": "a"}', "key") is job
 
 
 async def test_a_key_of_a_refused_request_is_not_used_up(desk: Desk) -> None:
-    assert refused(desk, {"prompt": ""}, "key").status == 400
-    assert desk.submit(b'{"prompt": "a"}', "key").state is State.QUEUED
+    assert (await refused(desk, {"prompt": ""}, "key")).status == 400
+    assert (await desk.submit(b'{"prompt": "a"}', "key")).state is State.QUEUED
 
 
 async def test_a_request_is_answered_before_its_job_goes_anywhere(desk: Desk, seats: ScriptedSeats) -> None:
-    jobs = [desk.submit(b'{"prompt": "a"}') for _ in range(3)]
+    jobs = [await desk.submit(b'{"prompt": "a"}') for _ in range(3)]
     assert [bodies(job, "queued")[0]["position"] for job in jobs] == [0, 1, 2]
     assert seats.submitted == []
 
@@ -210,7 +215,7 @@ async def test_a_worker_whose_model_failed_takes_the_request_and_says_so_in_the_
     desk: Desk, dispatcher: Dispatcher
 ) -> None:
     dispatcher.refuse("model_failed", "the model cannot be loaded")
-    job = desk.submit(b'{"prompt": "a"}')
+    job = await desk.submit(b'{"prompt": "a"}')
     await asyncio.sleep(0)
     assert job.state is State.FAILED
     assert bodies(job, "error")[0]["code"] == "model_failed"
@@ -218,7 +223,7 @@ async def test_a_worker_whose_model_failed_takes_the_request_and_says_so_in_the_
 
 async def test_errors_name_no_path_and_are_json(desk: Desk) -> None:
     for fields in ({"prompt": "a", "model": "/etc/passwd"}, {"operation": "/etc/passwd"}, {"prompt": 1, "x": [[]]}):
-        error = refused(desk, fields)
+        error = await refused(desk, fields)
         assert "rbee_sd" not in error.message
         assert "Traceback" not in error.message
         orjson.dumps([[field.field, field.constraint, field.message, field.value] for field in error.fields])
@@ -228,29 +233,29 @@ async def test_a_loaded_model_restricts_the_operations_and_those_it_does_are_nam
     registry: JobRegistry, dispatcher: Dispatcher
 ) -> None:
     ready = Ready("demo", "sd", "cpu", "float32", 1, 64, 64, 20, 7.5, operations=("image_inpaint",))
-    desk = Desk(registry, dispatcher, replace(LIMITS, loaded=lambda: ready), dict)
+    desk = Desk(registry, replace(LIMITS, loaded=lambda: ready), dict)
     for fields in ({"prompt": "a"}, {"operation": "image_transform", "prompt": "a"}):
-        error = refused(desk, fields)
+        error = await refused(desk, fields)
         assert (error.status, error.code) == (400, "unsupported_operation")
         assert error.message.endswith("it does image_inpaint, status")
     assert set(offered(replace(LIMITS, loaded=lambda: ready))) == {"image_inpaint", "status"}
     assert set(offered(LIMITS)) == set(OPERATIONS)
-    assert refused(desk, {"operation": "image_inpaint"}).code == "invalid_request"
+    assert (await refused(desk, {"operation": "image_inpaint"})).code == "invalid_request"
 
 
 async def test_a_repeat_with_the_same_images_is_the_same_job(desk: Desk, registry: JobRegistry) -> None:
     red, blue = text(picture()), text(picture("JPEG"))
     body = {"operation": "image_transform", "prompt": "a", "image": red}
-    job = desk.submit(orjson.dumps(body), "key")
-    assert desk.submit(orjson.dumps(dict(reversed(body.items()))), "key") is job
-    assert refused(desk, body | {"image": blue}, "key").status == 409
+    job = await desk.submit(orjson.dumps(body), "key")
+    assert await desk.submit(orjson.dumps(dict(reversed(body.items()))), "key") is job
+    assert (await refused(desk, body | {"image": blue}, "key")).status == 409
     assert registry.live() == [job]
 
 
 async def test_a_job_shows_what_its_images_are_and_not_the_images(desk: Desk, registry: JobRegistry) -> None:
     image, mask = picture(), picture("PNG", mode="L")
     fields = {"operation": "image_inpaint", "prompt": "a", "init_image": text(image), "mask_image": text(mask)}
-    job = desk.submit(orjson.dumps(fields))
+    job = await desk.submit(orjson.dumps(fields))
     assert job.order.work is not None
     assert job.order.work.inputs == (image, mask)
     view = orjson.loads(orjson.dumps(registry.view(job)))

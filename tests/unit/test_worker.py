@@ -41,6 +41,7 @@ class Notes:
     def __init__(self) -> None:
         self.heard: list[Event] = []
         self.lost_jobs: list[str] = []
+        self.codes: list[str] = []
 
     def said(self, message: Event) -> None:
         """See `Listener`."""
@@ -52,9 +53,10 @@ class Notes:
     def ready(self) -> None:
         """See `Listener`."""
 
-    def lost(self, job_ids: Iterable[str]) -> None:
+    def lost(self, job_ids: Iterable[str], code: str) -> None:
         """See `Listener`."""
         self.lost_jobs += job_ids
+        self.codes.append(code)
 
     def refuse(self, code: str, message: str) -> None:
         """See `Listener`."""
@@ -63,9 +65,9 @@ class Notes:
 class Bench:
     """A worker, its listener and the engines it has started."""
 
-    def __init__(self, cancel_timeout: float) -> None:
+    def __init__(self, cancel_timeout: float, step_timeout: float = 60.0) -> None:
         self.notes = Notes()
-        self.worker = Worker(lambda *_: None, None, self.notes, cancel_timeout)
+        self.worker = Worker(lambda *_: None, None, self.notes, cancel_timeout, step_timeout)
 
     @property
     def engine(self) -> ScriptedProcess:
@@ -163,6 +165,33 @@ async def test_an_engine_that_dies_loses_every_job_it_had(bench: Bench) -> None:
     await eventually(lambda: asyncio.get_running_loop().time() > over)
     assert not bench.engine.killed
     await bench_stops(bench)
+
+
+async def test_an_engine_that_is_silent_at_work_is_replaced_and_its_jobs_are_told_why(bench: Bench) -> None:
+    silent = Bench(cancel_timeout=60, step_timeout=0.08)
+    silent.start(3)
+    over = asyncio.get_running_loop().time() + 0.2
+    await eventually(lambda: asyncio.get_running_loop().time() > over)
+    assert not silent.engine.killed
+    silent.submit("a")
+    await eventually(lambda: silent.engine.killed)
+    assert silent.worker.health is Health.STALLED
+    assert silent.takes(0) == [False]
+    silent.engine.leave(-9)
+    assert (silent.notes.lost_jobs, silent.notes.codes) == (["a"], ["engine_stalled"])
+    assert silent.worker.health is Health.RESTARTING
+    assert "did not finish a step within 0.08 s" in silent.worker.detail
+    await bench_stops(silent)
+
+
+async def test_an_engine_is_replaced_no_more_once_its_jobs_have_ended(bench: Bench) -> None:
+    quiet = Bench(cancel_timeout=60, step_timeout=0.08)
+    quiet.start(3)
+    quiet.submit("a")
+    quiet.engine.say(Finished("a", ()))
+    over = asyncio.get_running_loop().time() + 0.2
+    await eventually(lambda: asyncio.get_running_loop().time() > over)
+    assert not quiet.engine.killed
 
 
 async def test_a_job_is_cancelled_once_and_only_while_it_is_in_the_engine(bench: Bench) -> None:

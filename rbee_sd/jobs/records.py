@@ -1,0 +1,98 @@
+"""What the store keeps of a job, and the job made of it again. Pure functions; front process.
+
+A live job is kept with its work, input images included, as the frame that goes to the engine; an ended one without
+it, but with all its events, so that its stream can be read again from the first.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import orjson
+
+from rbee_sd.jobs.event_log import Event, EventLog
+from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.job import Job, Order, State
+from rbee_sd.jobs.store import Record
+from rbee_sd.messages import Generate, ProtocolError, decode, encode
+
+RUN = 1_000_000
+"""Events of a job in one run of the worker, at most: those of the next run are numbered from the next multiple on."""
+TREATMENT = ("request", "priority", "timeout", "on_disconnect", "seed", "owner")
+OUTCOME = ("step", "total", "settled", "images", "result", "error", "started_at", "finished_at")
+
+
+class RecordError(Exception):
+    """A record cannot be read: another version of the worker wrote it, or the file was changed."""
+
+
+def record_of(job: Job, key: str | None, digest: bytes) -> Record:
+    """A live job, as it is accepted."""
+    order = job.order
+    return Record(
+        id=job.id,
+        operation=order.operation,
+        state=str(job.state),
+        image=order.work is not None,
+        key=key,
+        digest=digest,
+        treatment=orjson.dumps({name: getattr(order, name) for name in TREATMENT}),
+        work=b"" if order.work is None else encode(order.work),
+        attempt=job.attempt,
+        created_at=job.created_at,
+    )
+
+
+def ended_record(job: Job, last: Event, clock: float) -> Record:
+    """A job that has ended, with its `last` event. `clock` is the store's."""
+    record = record_of(job, None, b"")
+    outcome = {name: getattr(job, name) for name in OUTCOME}
+    outcome |= {"queue_s": job.queue_s, "run_s": job.run_s, "files": [(file.etag, file.size) for file in job.files]}
+    record.outcome = orjson.dumps(outcome)
+    events = [*job.log.after(0), (job.log.last + 1, last)]
+    record.events = zlib.compress(orjson.dumps([(number, each.name, each.data.decode()) for number, each in events]))
+    record.bytes = sum(file.size for file in job.files)
+    record.ended = clock
+    return record
+
+
+def job_of(record: Record, feed: EventLog, images: ImageFiles, run: int = 0) -> Job:
+    """The job of a record. A live one goes on with event numbers of this `run`. Raises `RecordError`."""
+    try:
+        return _job_of(record, feed, images, run)
+    except (ProtocolError, orjson.JSONDecodeError, zlib.error, KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{type(error).__name__}: {error}") from error
+
+
+def _job_of(record: Record, feed: EventLog, images: ImageFiles, run: int) -> Job:
+    work = _work_of(record)
+    order = Order(record.operation, work=work, **orjson.loads(record.treatment))
+    job = Job(order, feed, id=record.id, number=record.number, created_at=record.created_at, attempt=record.attempt)
+    job.state = State(record.state)
+    if record.ended is None:
+        job.log = EventLog(first=run * RUN + 1)
+        return job
+    outcome: dict[str, Any] = orjson.loads(record.outcome or b"")
+    for name in OUTCOME:
+        setattr(job, name, outcome[name])
+    job.files = [images.file(job.id, number, *each) for number, each in enumerate(outcome["files"])]
+    # Only differences of these are ever told.
+    job.created = 0.0
+    job.started = None if outcome["run_s"] is None else outcome["queue_s"]
+    job.finished = outcome["queue_s"] + (outcome["run_s"] or 0.0)
+    events = [
+        (number, Event(name, data.encode()))
+        for number, name, data in orjson.loads(zlib.decompress(record.events or b""))
+    ]
+    job.log = EventLog.whole(events)
+    return job
+
+
+def _work_of(record: Record) -> Generate | None:
+    if not record.work:
+        return None
+    work = decode(record.work)
+    if not isinstance(work, Generate):
+        raise ProtocolError(f"{type(work).__name__} is no work")
+    return work
