@@ -30,6 +30,7 @@ setup(
         "orjson>=3.10",
         "peft>=0.17",
         "pillow>=13.0.0",
+        "prometheus-client>=0.22",
         "psutil>=6",
         "pydantic>=2.10",
         "safetensors>=0.5",

@@ -32,6 +32,7 @@ from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.store import Store, StoreError
 from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.metrics import Metrics
 from rbee_sd.operations import loras
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.table import Desk
@@ -101,8 +102,17 @@ class Server:
         self.dispatcher.worker = self.worker
         limits = Limits(settings, (self._model,), lambda: self.worker.model, tuple(self._loras))
         desk = Desk(self.registry, limits, self.status)
+        self.metrics = Metrics(self.registry, self.watcher, self.worker, self.store.path)
         context = Context(
-            settings, Door(settings), self.registry, self.watcher, desk, limits, self.status, self.batching
+            settings,
+            Door(settings),
+            self.registry,
+            self.watcher,
+            desk,
+            limits,
+            self.metrics,
+            self.status,
+            self.batching,
         )
         self._http = CappedServer(
             make_application(context),
@@ -132,6 +142,7 @@ class Server:
                 raise StartError(f"the database in {self._state_dir} cannot be read: {error}") from error
             raise
         self._cleaner.start()
+        self.metrics.start()
         # The first requests are answered before this: /health does not wait for a process to be spawned.
         asyncio.get_running_loop().call_soon(self.worker.start)
         log.info("rbee-sd %s listens on %s, address %s", __version__, self.url, self.settings.host)
@@ -166,6 +177,7 @@ class Server:
         """Close everything, in order: engine, streams, files, lock."""
         await self.worker.stop()
         self._cleaner.stop()
+        self.metrics.stop()
         self._http.stop()
         await self._end_streams()
         await self._http.close_all_connections()

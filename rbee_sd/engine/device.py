@@ -99,6 +99,13 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def memory(device: torch.device) -> int:
+    """Bytes of the device that this process holds; 0 on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    return torch.mps.driver_allocated_memory() if device.type == "mps" else 0
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":

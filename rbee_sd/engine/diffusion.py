@@ -16,7 +16,7 @@ import torch
 from rbee_sd.engine import inputs, png
 from rbee_sd.engine.calls import Call, Stage
 from rbee_sd.engine.denoiser import SharedDenoiser
-from rbee_sd.engine.device import is_out_of_memory, raise_if_lost, release, to_host
+from rbee_sd.engine.device import is_out_of_memory, memory, raise_if_lost, release, to_host
 from rbee_sd.engine.families import Family
 from rbee_sd.engine.inputs import Inputs
 from rbee_sd.engine.loras import Loras, LoraSet
@@ -80,6 +80,11 @@ class Diffusion:
     def rows(self) -> int:
         """See `Pipeline`."""
         return self.denoiser.rows
+
+    @property
+    def memory(self) -> int:
+        """See `Pipeline`."""
+        return memory(self._device)
 
     def warm_up(self) -> Curve:
         """See `Pipeline`. Goes as far as the first forward of a job as the model wants it."""

@@ -41,6 +41,7 @@ class FakePipeline:
         self._pipe = pipe
         self.forwards = 0
         self.rows = 0
+        self.memory = 0
         time.sleep(self._seconds("slow-start"))
         if self._on("crash-on-start"):
             os._exit(70)

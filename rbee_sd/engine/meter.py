@@ -47,7 +47,13 @@ class Meter:
         now = time.monotonic()
         if self._pipeline.forwards != self._told.forwards and (at_once or now - self._told_at >= INTERVAL):
             elapsed = self._elapsed + (now - self._since if self._since is not None else 0.0)
-            self._told = Pulse(self._pipeline.forwards, self._pipeline.rows, round(self._worked, 4), round(elapsed, 4))
+            self._told = Pulse(
+                self._pipeline.forwards,
+                self._pipeline.rows,
+                round(self._worked, 4),
+                round(elapsed, 4),
+                self._pipeline.memory,
+            )
             self._told_at = now
             self._emit(self._told)
 

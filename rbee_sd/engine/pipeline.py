@@ -81,6 +81,10 @@ class Pipeline(Protocol):
     def rows(self) -> int:
         """How many rows they had, together."""
 
+    @property
+    def memory(self) -> int:
+        """Bytes of the device that are held; 0 on a CPU, whose memory is the process's."""
+
     def warm_up(self) -> Curve | None:
         """Find out how many rows pay in the size that the model wants; once, before `describe`. Raises `ModelError`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rbee_sd.http.door import Door
 from rbee_sd.jobs.registry import JobRegistry
@@ -12,6 +12,16 @@ from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.table import Desk
 from rbee_sd.settings import Settings
+
+
+class Numbers(Protocol):
+    """What the handlers need of the metrics."""
+
+    def dropped(self) -> None:
+        """A client that did not read was cut off."""
+
+    def text(self) -> bytes:
+        """All numbers as they are now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +34,6 @@ class Context:
     watcher: Watcher
     desk: Desk
     limits: Limits
+    metrics: Numbers
     status: Callable[[], dict[str, Any]]
     batching: Callable[[], dict[str, Any]]

@@ -12,6 +12,7 @@ from rbee_sd.http.base import NotFoundHandler
 from rbee_sd.http.context import Context
 from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
+from rbee_sd.http.metrics import MetricsHandler
 from rbee_sd.http.stream import FeedHandler, JobStreamHandler
 
 JOB = r"([^/]+)"
@@ -19,6 +20,7 @@ JOB = r"([^/]+)"
 ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/health", HealthHandler),
     (r"/ready", ReadyHandler),
+    (r"/metrics", MetricsHandler),
     (r"/v1/capabilities", CapabilitiesHandler),
     (r"/v1/events", FeedHandler),
     (r"/v1/jobs", JobsHandler),

@@ -121,7 +121,8 @@ class TransferHandler(RequestHandler):
         return True
 
     def tell_unread(self) -> None:
-        """Say in the log why the client was cut off."""
+        """Count it, and say in the log why the client was cut off."""
+        self.context.metrics.dropped()
         log.warning("%s dropped a client that does not read: %s", self.request_id, self.request.path)
 
     @property

@@ -57,6 +57,7 @@ class JobRegistry:
         self.feed = EventLog(first=int(time.time() * 1000), limit=FEED_LENGTH)
         self.draining = False
         self.input_bytes = 0
+        self.image_bytes = 0
         self._store = store
         self._queue_bytes = queue_bytes
         self._ttl = ttl
@@ -78,7 +79,9 @@ class JobRegistry:
 
         One that was tried `attempts` times has had its chance. `left` are the ids that images were found for.
         """
-        self._counts |= (await self._store.totals()).states
+        totals = await self._store.totals()
+        self._counts |= totals.states
+        self.image_bytes = totals.bytes
         records = await self._store.live()
         for record in sorted(records, key=lambda each: (each.attempt == 0, each.number)):
             self.images.remove(record.id)
@@ -293,8 +296,8 @@ class JobRegistry:
         except StoreError as error:
             log.error("old jobs cannot be forgotten: %s", error)
             return
-        for job_id, state in gone:
-            self._forget(job_id, state)
+        for job_id, state, size in gone:
+            self._forget(job_id, state, size)
 
     async def _sweep(self, left: list[str]) -> None:
         """Remove images that no job has: the worker ended after they were written, and before that was noted."""
@@ -370,6 +373,7 @@ class JobRegistry:
         if error is not None:
             log.error("%s: its end is not on disk yet: %s", job.id, error)
             self._unwritten[job.id] = record
+        self.image_bytes += record.bytes
         job.close(last)
         self._wake(job)
         self._recent.append(job)
@@ -382,8 +386,9 @@ class JobRegistry:
         if error is None:
             self._unwritten.pop(job_id, None)
 
-    def _forget(self, job_id: str, state: str) -> None:
+    def _forget(self, job_id: str, state: str, size: int) -> None:
         self._counts[state] -= 1
+        self.image_bytes -= size
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._drop_key(job_id)

@@ -113,7 +113,7 @@ class Store:
     """The database of one state folder. `open` first, `close` last; both block."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._calls: SimpleQueue[tuple[Work[Any], Callable[[Any, StoreError | None], None]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._base = 0.0
@@ -128,18 +128,16 @@ class Store:
     def open(self) -> None:
         """Open the database, or make it. One that cannot be used stays as it was; raises `StartError` or `OSError`."""
         # It holds what people asked for: for its owner alone.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
-            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             try:
                 self.run, self._base = _prepare(connection)
             except BaseException:
                 connection.close()
                 raise
         except sqlite3.Error as error:
-            raise StartError(
-                f"the database {self._path} cannot be used: {error}; move it away to begin anew"
-            ) from error
+            raise StartError(f"the database {self.path} cannot be used: {error}; move it away to begin anew") from error
         self._thread = threading.Thread(target=self._run, args=(connection,), name="store", daemon=True)
         self._thread.start()
 
@@ -195,10 +193,10 @@ class Store:
         """Those of some jobs, 500 at most, that ended with images."""
         return await self._ask(partial(_holding, job_ids))
 
-    async def forget(self, age: float, count: int, size: int) -> list[tuple[str, str]]:
+    async def forget(self, age: float, count: int, size: int) -> list[tuple[str, str, int]]:
         """Forget jobs that ended `age` seconds ago, the oldest over `count`, the oldest over `size` bytes.
 
-        Gives their ids and states.
+        Gives their ids, their states, and the bytes of their images.
 
         Jobs for the engine and others are counted apart, so that many small questions do not push the images out.
         """
@@ -346,7 +344,7 @@ def _holding(job_ids: list[str], connection: sqlite3.Connection) -> set[str]:
     return {job_id for (job_id,) in connection.execute(query, job_ids)}
 
 
-def _forget(before: float, count: int, size: int, connection: sqlite3.Connection) -> list[tuple[str, str]]:
+def _forget(before: float, count: int, size: int, connection: sqlite3.Connection) -> list[tuple[str, str, int]]:
     gone = {
         number
         for image in (0, 1)
@@ -367,11 +365,11 @@ def _forget(before: float, count: int, size: int, connection: sqlite3.Connection
     }
     if not gone:
         return []
-    jobs: list[tuple[str, str]] = [
-        connection.execute("DELETE FROM jobs WHERE number = ? RETURNING id, state", (number,)).fetchone()
+    jobs: list[tuple[str, str, int]] = [
+        connection.execute("DELETE FROM jobs WHERE number = ? RETURNING id, state, bytes", (number,)).fetchone()
         for number in sorted(gone)
     ]
-    connection.executemany("INSERT OR IGNORE INTO forgotten (id) VALUES (?)", [(job_id,) for job_id, _ in jobs])
+    connection.executemany("INSERT OR IGNORE INTO forgotten (id) VALUES (?)", [(job_id,) for job_id, *_ in jobs])
     connection.execute("DELETE FROM forgotten WHERE number <= (SELECT max(number) FROM forgotten) - ?", (REMEMBERED,))
     return jobs
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -105,6 +106,8 @@ class Worker:
         self.detail = ""
         self.model: Ready | None = None
         self.pulse = Pulse(0)
+        self.deaths: Counter[str] = Counter()
+        self._before = Pulse(0)
         self.starts = 0
 
     @property
@@ -128,6 +131,18 @@ class Worker:
     def in_flight(self) -> int:
         """How many jobs the engine has not let go of yet, cancelled ones included."""
         return len(self._in_flight)
+
+    @property
+    def done(self) -> Pulse:
+        """What all engines of this worker have done, added up."""
+        before, now = self._before, self.pulse
+        return Pulse(
+            before.forwards + now.forwards,
+            before.rows + now.rows,
+            before.worked + now.worked,
+            before.elapsed + now.elapsed,
+            now.memory,
+        )
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -235,7 +250,7 @@ class Worker:
     def _exited(self, code: int | None) -> None:
         self._process = None
         self._watchdog.rest()
-        self.pulse = Pulse(0)
+        self._before, self.pulse = self.done, Pulse(0)
         self._curves.clear()
         lost = list(self._in_flight)
         for place in self._in_flight.values():
@@ -245,6 +260,7 @@ class Worker:
         if self.health is Health.STOPPED:
             log.info("engine ended")
             return
+        self.deaths[self._kind(code)] += 1
         if self.health is Health.FAILED:
             # A wrong setting stays wrong; but it may have been a hub, a disk or a GPU that comes back.
             log.info("the model is tried again in %g s", WINDOW)
@@ -261,6 +277,16 @@ class Worker:
         self._restart = asyncio.get_running_loop().call_later(delay, self.start)
         self._listener.lost(lost, "engine_stalled" if stalled else "engine_crashed")
         self._listener.narrate(self.detail)
+
+    def _kind(self, code: int | None) -> str:
+        """The cause of a death, in one of a few words."""
+        if code is None:
+            return "not started"
+        if self.health is Health.FAILED:
+            return "model failed"
+        if self.health is Health.STALLED:
+            return "stalled"
+        return "stuck" if self._replaced else "crashed"
 
 
 def _cause(code: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -11,6 +12,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from rbee_sd.jobs.records import RUN
 from tests.conftest import Client, Faults, eventually
@@ -32,10 +35,16 @@ async def stepping(client: Client, job_id: str) -> None:
     await eventually(check)
 
 
+def data(event: httpx2.ServerSentEvent) -> dict[str, Any]:
+    """What an event says."""
+    body: dict[str, Any] = json.loads(event.data)
+    return body
+
+
 async def listed(client: Client, state: str = "") -> list[str]:
     """The ids of all jobs in a state, newest first."""
     ids: list[str] = []
-    before = ""
+    before: str | None = ""
     while before is not None:
         page = (await client.http.get("/v1/jobs", params={"state": state, "limit": 2, "before": before})).json()
         ids += [job["job_id"] for job in page["jobs"]]
@@ -49,7 +58,7 @@ async def test_running_and_waiting_jobs_go_on_in_their_order_after_a_kill(
     worker, client = start_worker()
     await client.ready()
     done = await client.submit(steps=2, seed=3)
-    picture = (await client.events(done))[-2].json()["image_base64"]
+    picture = data((await client.events(done))[-2])["image_base64"]
     faults.on("slow", "0.1")
     running = await client.submit(steps=30, seed=3)
     await stepping(client, running)
@@ -68,14 +77,14 @@ async def test_running_and_waiting_jobs_go_on_in_their_order_after_a_kill(
     numbers = [int(event.id) for event in [*seen, *rest[:-1]]]
     assert numbers == sorted(set(numbers))
     assert int(rest[0].id) > RUN
-    assert [event.json()["step"] for event in rest if event.event == "progress"] == list(range(1, 31))
+    assert [data(event)["step"] for event in rest if event.event == "progress"] == list(range(1, 31))
     jobs = [await again.ended(job_id) for job_id in (running, *waiting)]
     assert [job["state"] for job in jobs] == ["completed"] * 5
     assert [job["attempt"] for job in jobs] == [2, 1, 1, 1, 1]
     order = sorted(jobs, key=lambda job: float(job["started_at"]))
     assert [job["job_id"] for job in order] == [running, *waiting]
     # The same seed, the same image, before and after.
-    assert (await again.events(waiting[0]))[-2].json()["image_base64"] == picture
+    assert data((await again.events(waiting[0]))[-2])["image_base64"] == picture
 
 
 async def test_what_has_ended_before_a_kill_is_told_as_before(start_worker: StartWorker, tmp_path: Path) -> None:
@@ -132,7 +141,7 @@ async def test_a_job_with_which_the_front_dies_twice_is_not_tried_a_third_time(
     kill(worker)
     _, client = start_worker(state_dir=tmp_path / "state0")
     events = await client.events(job_id)
-    assert events[-2].json()["code"] == "interrupted"
+    assert data(events[-2])["code"] == "interrupted"
     faults.off("slow")
     assert (await client.ended(await client.submit(steps=2)))["state"] == "completed"
 

@@ -20,6 +20,7 @@ RULES = {
     "operations": {"operations", "jobs", "messages", "settings", "errors"},
     "jobs": {"jobs", "messages", "errors"},
     "worker": {"worker", "messages"},
+    "metrics": {"jobs", "worker"},
     "engine": {"engine", "messages", "log"},
     "messages": set[str](),
     "errors": set[str](),

@@ -76,6 +76,33 @@ def test_every_error_code_is_documented() -> None:
         assert f"`{code}`" in API, code
 
 
+def metric_names() -> set[str]:
+    """The metrics that the source makes, without what Prometheus adds to a name."""
+    source = (ROOT / "rbee_sd" / "metrics.py").read_text(encoding="utf-8")
+    return set(re.findall(r'"(rbee_sd_[a-z_]+)"', source)) - {"rbee_sd_front", "rbee_sd_engine"}
+
+
+def test_every_metric_is_documented() -> None:
+    assert len(metric_names()) > 15
+    for name in metric_names():
+        assert f"`{name}`" in API or f"`{name}_total`" in API, name
+
+
+@pytest.mark.parametrize("file", ["grafana-dashboard.json", "prometheus-alerts.yml"])
+def test_what_is_shown_and_what_alarms_are_metrics_there_are(file: str) -> None:
+    text = (ROOT / "conf" / file).read_text(encoding="utf-8")
+    named = set(re.findall(r"rbee_sd_[a-z_]+", text))
+    processes = {f"rbee_sd_{process}_process_resident_memory_bytes" for process in ("front", "engine")}
+    assert len(named) > 4
+    for name in named - processes:
+        assert name in metric_names() or re.sub("_(total|bucket|sum|count)$", "", name) in metric_names(), name
+
+
+def test_the_dashboard_has_a_panel_for_every_metric() -> None:
+    text = (ROOT / "conf" / "grafana-dashboard.json").read_text(encoding="utf-8")
+    assert {name for name in metric_names() if name not in text} == set()
+
+
 def test_every_reason_of_ready_is_documented() -> None:
     for reason in Health:
         # When it is stopped there is nobody left to ask.

@@ -395,7 +395,7 @@ async def test_forgotten_ids_are_told_apart_only_as_long_as_there_is_room(
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Have every transaction find the disk full, or not any more."""
     real = store_module._together
     state = {"full": False}
