@@ -14,7 +14,7 @@ import orjson
 from rbee_sd.jobs.event_log import Event, EventLog
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order, State
-from rbee_sd.jobs.store import Record
+from rbee_sd.jobs.tables import Record
 from rbee_sd.messages import Generate, ProtocolError, decode, encode
 
 RUN = 1_000_000

@@ -16,12 +16,14 @@ from functools import partial
 from typing import Any
 
 from rbee_sd.errors import RequestError
+from rbee_sd.jobs.archive import RETRY_AFTER, Archive, unavailable
 from rbee_sd.jobs.event_log import Event, EventLog
-from rbee_sd.jobs.images import OURS, ImageFiles
+from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.queue import JobQueue
-from rbee_sd.jobs.records import RecordError, ended_record, job_of, record_of
-from rbee_sd.jobs.store import Record, Store, StoreError
+from rbee_sd.jobs.records import ended_record, record_of
+from rbee_sd.jobs.store import Store, StoreError
+from rbee_sd.jobs.tables import Record
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,6 @@ FEED_LENGTH = 4096
 """Events that `/v1/events` can replay to a page that comes back."""
 RECENT = 256
 """Ended jobs that stay in memory."""
-SWEPT = 500
-"""Folders of images that are looked at together."""
-RETRY_AFTER = {"Retry-After": "5"}
 
 
 class JobRegistry:
@@ -59,6 +58,7 @@ class JobRegistry:
         self.input_bytes = 0
         self.image_bytes = 0
         self._store = store
+        self._archive = Archive(store, images, self.feed)
         self._queue_bytes = queue_bytes
         self._ttl = ttl
         self._history = history
@@ -78,21 +78,16 @@ class JobRegistry:
         """Take up the jobs of earlier runs: those that live wait again, in their order; those running come first.
 
         One that was tried `attempts` times has had its chance. `left` are the ids that images were found for.
+        Raises `StoreError`.
         """
-        totals = await self._store.totals()
+        totals = await self._archive.totals()
         self._counts |= totals.states
         self.image_bytes = totals.bytes
-        records = await self._store.live()
-        for record in sorted(records, key=lambda each: (each.attempt == 0, each.number)):
-            self.images.remove(record.id)
-            try:
-                job = job_of(record, self.feed, self.images, self._store.run)
-            except RecordError as error:
-                log.error("%s cannot be read from the store: %s", record.id, error)
-                job = Job(Order(record.operation, {}), self.feed, id=record.id, number=record.number)
-                job.state = State(record.state)
+        live = await self._archive.live()
+        for job in live:
             self._restored(job, attempts)
-        await self._sweep([job_id for job_id in left if job_id not in self._jobs])
+        alive = {job.id for job in live}
+        await self._archive.sweep([job_id for job_id in left if job_id not in alive])
 
     def on_accept(self, observer: Callable[[Job], None]) -> None:
         """Have `observer` called with each job for the engine once it is on disk and waits."""
@@ -105,15 +100,10 @@ class JobRegistry:
     async def repeated(self, key: str, digest: bytes) -> Job | None:
         """The job that an earlier request with this Idempotency-Key made; raises 409 if its body was another."""
         known = self._keys.get(key)
-        if known is None:
-            try:
-                record = await self._store.find_key(key)
-            except StoreError as error:
-                raise _unavailable() from error
-            # Meanwhile the same request may have come a second time.
-            known = self._keys.get(key)
-            if known is None and record is not None:
-                known = record.digest, await self.recall(record.id)
+        if known is None and (found := await self._archive.find_key(key)) is not None:
+            known = found[0], await self.recall(found[1])
+        # Meanwhile the same request may have come a second time.
+        known = self._keys.get(key) or known
         if known is None:
             return None
         digest_then, job = known
@@ -161,7 +151,7 @@ class JobRegistry:
         if job.id in self._arriving:
             await self._wait_for(job)
         if not job.number:
-            raise _unavailable()
+            raise unavailable()
 
     async def closed(self, job: Job) -> None:
         """Wait until the end of a job that has come to it is on disk and told."""
@@ -203,23 +193,12 @@ class JobRegistry:
         job.log.close()
 
     async def recall(self, job_id: str) -> Job:
-        """Find a job, on disk if need be. Raises 404 for one never known, 410 for one forgotten."""
+        """Find a job, on disk if need be. Raises 404 for one never known, 410 for one forgotten, 503."""
         if job_id in self._jobs:
             return self._jobs[job_id]
-        if OURS.fullmatch(job_id):
-            try:
-                if (record := await self._store.find(job_id)) is not None:
-                    # It may have been accepted meanwhile.
-                    return self._jobs.get(job_id) or job_of(record, self.feed, self.images, self._store.run)
-                if await self._store.forgotten(job_id):
-                    text = "this job finished a while ago and was forgotten with its images"
-                    raise RequestError(410, "job_expired", text)
-            except StoreError as error:
-                raise _unavailable() from error
-            except RecordError as error:
-                log.error("%s cannot be read from the store: %s", job_id, error)
-                raise RequestError(410, "job_expired", "what was kept of this job cannot be read any more") from error
-        raise RequestError(404, "job_not_found", "there is no job with this id")
+        found = await self._archive.find(job_id)
+        # It may have been accepted meanwhile.
+        return self._jobs.get(job_id, found)
 
     def find(self, job_id: str) -> Job | None:
         """A job that lives or ended lately; None for others."""
@@ -228,22 +207,13 @@ class JobRegistry:
     async def page(self, state: str, before: int | None, limit: int) -> list[Job]:
         """`limit` jobs, newest first: in `state` unless it is empty, made before the one with the number `before`."""
         page: list[Job] = []
-        while len(page) < limit:
-            try:
-                records = await self._store.page(state, before, limit)
-            except StoreError as error:
-                raise _unavailable() from error
-            for record in records:
-                before = record.number
-                try:
-                    job = self._jobs.get(record.id) or job_of(record, self.feed, self.images, self._store.run)
-                except RecordError as error:
-                    log.error("%s cannot be read from the store: %s", record.id, error)
-                    continue
-                if state in ("", job.state):
-                    page.append(job)
-            if len(records) < limit:
-                break
+        more = True
+        while more and len(page) < limit:
+            jobs, before = await self._archive.page(state, before, limit)
+            more = before is not None
+            known = (self._jobs.get(job.id, job) for job in jobs)
+            # In the store it may be in the state that it has just left.
+            page += [job for job in known if state in ("", job.state)]
         return page[:limit]
 
     def live(self) -> list[Job]:
@@ -292,19 +262,16 @@ class JobRegistry:
         for job_id, record in tuple(self._unwritten.items()):
             self._store.finish(record, partial(self._written, job_id))
         try:
-            gone = await self._store.forget(self._ttl, self._history, self._size)
+            ended = sum(count for state, count in self._counts.items() if State(state).terminal)
+            # Looking for the oldest of very many takes a while: only when there are too many.
+            count = self._history if ended > self._history else None
+            size = self._size if self.image_bytes > self._size else None
+            gone = await self._store.forget(self._ttl, count, size)
         except StoreError as error:
             log.error("old jobs cannot be forgotten: %s", error)
             return
         for job_id, state, size in gone:
             self._forget(job_id, state, size)
-
-    async def _sweep(self, left: list[str]) -> None:
-        """Remove images that no job has: the worker ended after they were written, and before that was noted."""
-        for first in range(0, len(left), SWEPT):
-            some = left[first : first + SWEPT]
-            for job_id in set(some) - await self._store.holding(some):
-                self.images.remove(job_id)
 
     def _restored(self, job: Job, attempts: int) -> None:
         self._jobs[job.id] = job
@@ -413,11 +380,6 @@ class JobRegistry:
         for waiter in self._waiting.pop(job.id, ()):
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _unavailable() -> RequestError:
-    text = "the worker cannot write to its disk, or read from it; try again in a moment"
-    return RequestError(503, "storage_unavailable", text, headers=RETRY_AFTER)
 
 
 def _tell_log(_: None, error: StoreError | None) -> None:

@@ -15,95 +15,26 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from rbee_sd.errors import StartError
+from rbee_sd.jobs import tables
+from rbee_sd.jobs.tables import Record, Totals
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERSION = 1
-"""Of the tables below. A file of a newer one is left alone; of an older one, it would be brought up to this."""
-APPLICATION = 0x72626565
-"""What SQLite calls the application id: "rbee"."""
-TABLES = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    operation TEXT NOT NULL,
-    state TEXT NOT NULL,
-    image INTEGER NOT NULL,
-    key TEXT UNIQUE,
-    digest BLOB NOT NULL,
-    treatment BLOB NOT NULL,
-    work BLOB NOT NULL,
-    attempt INTEGER NOT NULL,
-    created_at REAL NOT NULL,
-    outcome BLOB,
-    events BLOB,
-    bytes INTEGER NOT NULL,
-    ended REAL
-) STRICT;
-CREATE INDEX ended ON jobs (image, ended, number, bytes) WHERE ended IS NOT NULL;
-CREATE INDEX live ON jobs (number) WHERE ended IS NULL;
-CREATE INDEX states ON jobs (state, number);
-CREATE TABLE forgotten (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE) STRICT;
-CREATE TABLE runs (count INTEGER NOT NULL, seconds REAL NOT NULL) STRICT;
-INSERT INTO runs VALUES (0, 0);
-"""
-REMEMBERED = 100_000
-"""Ids of forgotten jobs that are still told apart (410) from those never known (404)."""
 TOGETHER = 256
 """Calls that share a commit at most."""
-PAGE_CACHE = 8 * 1024
-"""KiB of the database that SQLite keeps in memory."""
 
 
 class StoreError(Exception):
     """The store could not read or write: no room, no rights, a broken disk. Says which, in a few words."""
 
-
-@dataclass(slots=True)
-class Record:
-    """A row of `jobs`. What `treatment`, `work`, `outcome` and `events` hold is the affair of `records`.
-
-    `image`: it is for the engine. `ended` is of `Store.clock`; None while the job lives. `bytes` are of its images.
-    """
-
-    id: str
-    operation: str
-    state: str
-    image: bool
-    key: str | None
-    digest: bytes
-    treatment: bytes
-    work: bytes
-    attempt: int
-    created_at: float
-    outcome: bytes | None = None
-    events: bytes | None = None
-    bytes: int = 0
-    ended: float | None = None
-    number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What is in the store."""
-
-    states: dict[str, int]
-    bytes: int
-
-
-COLUMNS = tuple(field.name for field in fields(Record))
-FINISHED = ("state", "work", "attempt", "outcome", "events", "bytes", "ended")
-_SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"  # noqa: S608
-_INSERT = f"INSERT INTO jobs ({', '.join(COLUMNS[:-1])}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))})"  # noqa: S608
 
 Work = Callable[[sqlite3.Connection], T]
 Then = Callable[[T | None, StoreError | None], None]
@@ -132,7 +63,7 @@ class Store:
         try:
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             try:
-                self.run, self._base = _prepare(connection)
+                self.run, self._base = tables.prepare(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -144,7 +75,7 @@ class Store:
     def close(self) -> None:
         """Finish what was asked for and close the database. Idempotent."""
         if self._thread is not None:
-            self._calls.put((partial(_tick, self.clock), lambda _, __: None))
+            self._calls.put((partial(tables.tick, self.clock), lambda _, __: None))
             self._calls.put(None)
             self._thread.join()
             self._thread = None
@@ -153,54 +84,54 @@ class Store:
 
     def accept(self, record: Record, then: Then[int]) -> None:
         """Keep a new job; gives its number, which is larger than all before."""
-        self._call(partial(_accept, record), then)
+        self._call(partial(tables.accept, record), then)
 
     def attempt(self, job_id: str, attempt: int, state: str, then: Then[None]) -> None:
         """Note that a job is about to be tried, or waits again."""
-        self._call(partial(_attempt, job_id, attempt, state), then)
+        self._call(partial(tables.attempt, job_id, attempt, state), then)
 
     def finish(self, record: Record, then: Then[None]) -> None:
         """Note how a job ended."""
-        self._call(partial(_finish, record), then)
+        self._call(partial(tables.finish, record), then)
 
     # What is asked. Coroutines; raise `StoreError`.
 
     async def live(self) -> list[Record]:
         """The jobs that have not ended, in the order they were accepted in."""
-        return await self._ask(partial(_records, f"{_SELECT} WHERE ended IS NULL ORDER BY number"))
+        return await self._ask(partial(tables.records, f"{tables.SELECT} WHERE ended IS NULL ORDER BY number"))
 
     async def find(self, job_id: str) -> Record | None:
         """A job by its id."""
-        return await self._ask(partial(_record, f"{_SELECT} WHERE id = ?", job_id))
+        return await self._ask(partial(tables.record, f"{tables.SELECT} WHERE id = ?", job_id))
 
     async def find_key(self, key: str) -> Record | None:
         """A job by its Idempotency-Key."""
-        return await self._ask(partial(_record, f"{_SELECT} WHERE key = ?", key))
+        return await self._ask(partial(tables.record, f"{tables.SELECT} WHERE key = ?", key))
 
     async def forgotten(self, job_id: str) -> bool:
         """Whether there was a job of this id."""
-        return await self._ask(partial(_forgotten, job_id))
+        return await self._ask(partial(tables.forgotten, job_id))
 
     async def page(self, state: str, before: int | None, limit: int) -> list[Record]:
         """`limit` jobs in `state` (empty: any) numbered below `before`, newest first."""
-        return await self._ask(partial(_page, state, before, limit))
+        return await self._ask(partial(tables.page, state, before, limit))
 
     async def totals(self) -> Totals:
         """How many jobs there are in each state, and the bytes of their images."""
-        return await self._ask(_totals)
+        return await self._ask(tables.totals)
 
     async def holding(self, job_ids: list[str]) -> set[str]:
         """Those of some jobs, 500 at most, that ended with images."""
-        return await self._ask(partial(_holding, job_ids))
+        return await self._ask(partial(tables.holding, job_ids))
 
-    async def forget(self, age: float, count: int, size: int) -> list[tuple[str, str, int]]:
+    async def forget(self, age: float, count: int | None, size: int | None) -> list[tuple[str, str, int]]:
         """Forget jobs that ended `age` seconds ago, the oldest over `count`, the oldest over `size` bytes.
 
         Gives their ids, their states, and the bytes of their images.
 
-        Jobs for the engine and others are counted apart, so that many small questions do not push the images out.
+        None bounds nothing, and costs nothing. Jobs for the engine and others are counted apart, so that many small questions do not push the images out.
         """
-        return await self._ask(partial(_forget, self.clock - age, count, size))
+        return await self._ask(partial(tables.forget, self.clock - age, count, size))
 
     def _call(self, work: Work[T], then: Then[T]) -> None:
         loop = asyncio.get_running_loop()
@@ -265,114 +196,3 @@ def _together(
     for (_, then), result in zip(calls, results, strict=True):
         then(result, None)
     return True
-
-
-def _prepare(connection: sqlite3.Connection) -> tuple[int, float]:
-    """Bring the database into order; the number of this run, and what the clock stands at."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and application != APPLICATION:
-        raise sqlite3.DatabaseError("it is a database of something else")
-    if version > VERSION:
-        raise sqlite3.DatabaseError(f"a newer rbee-sd made it (version {version}, this one knows {VERSION})")
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(f"PRAGMA cache_size=-{PAGE_CACHE}")
-    if not tables:
-        connection.executescript(
-            f"BEGIN; {TABLES} PRAGMA application_id={APPLICATION}; PRAGMA user_version={VERSION}; COMMIT;"
-        )
-    (ended,) = connection.execute(
-        "SELECT max(coalesce((SELECT max(ended) FROM jobs), 0), seconds) FROM runs"
-    ).fetchone()
-    (run,) = connection.execute("UPDATE runs SET count = count + 1 RETURNING count").fetchone()
-    return run, ended
-
-
-def _record(query: str, value: str, connection: sqlite3.Connection) -> Record | None:
-    row = connection.execute(query, (value,)).fetchone()
-    return None if row is None else _made(row)
-
-
-def _records(query: str, connection: sqlite3.Connection) -> list[Record]:
-    return [_made(row) for row in connection.execute(query)]
-
-
-def _made(row: tuple[Any, ...]) -> Record:
-    record = Record(*row)
-    record.image = bool(record.image)
-    return record
-
-
-def _accept(record: Record, connection: sqlite3.Connection) -> int:
-    values = [getattr(record, name) for name in COLUMNS[:-1]]
-    return connection.execute(_INSERT, values).lastrowid or 0
-
-
-def _attempt(job_id: str, attempt: int, state: str, connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE jobs SET attempt = ?, state = ? WHERE id = ?", (attempt, state, job_id))
-
-
-def _finish(record: Record, connection: sqlite3.Connection) -> None:
-    connection.execute(
-        "UPDATE jobs SET state = ?, work = ?, attempt = ?, outcome = ?, events = ?, bytes = ?, ended = ? WHERE id = ?",
-        (*(getattr(record, name) for name in FINISHED), record.id),
-    )
-
-
-def _page(state: str, before: int | None, limit: int, connection: sqlite3.Connection) -> list[Record]:
-    conditions, values = ["number < ?"], [2**62 if before is None else before]
-    if state:
-        conditions.append("state = ?")
-    query = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?"
-    return [_made(row) for row in connection.execute(query, [*values, *([state] if state else []), limit])]
-
-
-def _totals(connection: sqlite3.Connection) -> Totals:
-    states = dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
-    (held,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM jobs WHERE ended IS NOT NULL").fetchone()
-    return Totals(states, held)
-
-
-def _forgotten(job_id: str, connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM forgotten WHERE id = ?", (job_id,)).fetchone() is not None
-
-
-def _holding(job_ids: list[str], connection: sqlite3.Connection) -> set[str]:
-    query = f"SELECT id FROM jobs WHERE bytes > 0 AND id IN ({', '.join('?' * len(job_ids))})"  # noqa: S608
-    return {job_id for (job_id,) in connection.execute(query, job_ids)}
-
-
-def _forget(before: float, count: int, size: int, connection: sqlite3.Connection) -> list[tuple[str, str, int]]:
-    gone = {
-        number
-        for image in (0, 1)
-        for (number,) in connection.execute(
-            "SELECT number FROM jobs WHERE image = ? AND ended <= ?"
-            " UNION SELECT number FROM (SELECT number FROM jobs WHERE image = ? AND ended IS NOT NULL"
-            " ORDER BY ended DESC, number DESC LIMIT -1 OFFSET ?)",
-            (image, before, image, count),
-        )
-    }
-    gone |= {
-        number
-        for (number,) in connection.execute(
-            "SELECT number FROM (SELECT number, sum(bytes) OVER (ORDER BY ended DESC, number DESC) AS held FROM jobs"
-            " WHERE image = 1 AND ended IS NOT NULL) WHERE held > ?",
-            (size,),
-        )
-    }
-    if not gone:
-        return []
-    jobs: list[tuple[str, str, int]] = [
-        connection.execute("DELETE FROM jobs WHERE number = ? RETURNING id, state, bytes", (number,)).fetchone()
-        for number in sorted(gone)
-    ]
-    connection.executemany("INSERT OR IGNORE INTO forgotten (id) VALUES (?)", [(job_id,) for job_id, *_ in jobs])
-    connection.execute("DELETE FROM forgotten WHERE number <= (SELECT max(number) FROM forgotten) - ?", (REMEMBERED,))
-    return jobs
-
-
-def _tick(seconds: float, connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE runs SET seconds = ?", (seconds,))

@@ -15,7 +15,8 @@ from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order
 from rbee_sd.jobs.queue import JobQueue
 from rbee_sd.jobs.registry import JobRegistry
-from rbee_sd.jobs.store import Record, StoreError, Then
+from rbee_sd.jobs.store import StoreError, Then
+from rbee_sd.jobs.tables import Record
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Event, Generate
 

@@ -17,11 +17,13 @@ import pytest
 
 from rbee_sd.errors import RequestError, StartError
 from rbee_sd.jobs import store as store_module
+from rbee_sd.jobs import tables
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.records import RUN
 from rbee_sd.jobs.registry import RECENT, JobRegistry
-from rbee_sd.jobs.store import Record, Store, StoreError
+from rbee_sd.jobs.store import Store, StoreError
+from rbee_sd.jobs.tables import Record
 from rbee_sd.messages import Generate
 from tests.conftest import eventually
 from tests.unit.conftest import names, order, quick_order
@@ -375,7 +377,7 @@ async def test_ages_do_not_hang_on_the_wall_clock_or_on_the_time_between_runs(be
 async def test_forgotten_ids_are_told_apart_only_as_long_as_there_is_room(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "REMEMBERED", 3)
+    monkeypatch.setattr(tables, "REMEMBERED", 3)
     run = await begin(history=1)
     jobs = []
     for _ in range(6):
@@ -436,17 +438,17 @@ async def test_a_picture_whose_end_cannot_be_noted_fails_and_that_is_noted_later
     run = await begin()
     job = await run.tried()
     job.files = await run.images.save(job.id, (b"one",))
-    real = store_module._finish
+    real = tables.finish
 
     def broken(record: Record, connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(store_module, "_finish", broken)
+    monkeypatch.setattr(tables, "finish", broken)
     run.registry.complete(job)
     await run.registry.closed(job)
     assert (job.state, job.error["code"], names(job)[-1]) == (State.FAILED, "storage_failed", "error")
     assert rows(tmp_path, "SELECT state, ended FROM jobs") == [("running", None)]
-    monkeypatch.setattr(store_module, "_finish", real)
+    monkeypatch.setattr(tables, "finish", real)
     await run.registry.forget_old()
     await eventually(lambda: rows(tmp_path, "SELECT state, ended IS NULL FROM jobs") == [("failed", 0)])
     await eventually(lambda: list((tmp_path / "images").iterdir()) == [])
@@ -508,7 +510,7 @@ async def test_a_file_that_is_no_database_of_ours_is_left_as_it_is(begin: Begin,
             run = await begin()
             run.end()
             with closing(sqlite3.connect(path)) as connection:
-                connection.execute(f"PRAGMA user_version={store_module.VERSION + 1}")
+                connection.execute(f"PRAGMA user_version={tables.VERSION + 1}")
         case "folder":
             path.mkdir()
         case "half":
