@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +27,7 @@ from rbee_sd.errors import StartError
 from rbee_sd.http.connections import CappedServer, connections_within
 from rbee_sd.http.context import Context
 from rbee_sd.http.door import Door, is_loopback
+from rbee_sd.http.quotas import Quotas
 from rbee_sd.http.routes import make_application
 from rbee_sd.jobs.dispatcher import MAX_ATTEMPTS, Dispatcher
 from rbee_sd.jobs.images import ImageFiles
@@ -67,6 +69,7 @@ class Server:
             self.images,
             queue_size=settings.queue_size,
             queue_bytes=settings.queue_bytes,
+            share=settings.client_jobs,
             ttl=settings.job_ttl,
             history=settings.job_history,
             size=settings.job_bytes,
@@ -103,16 +106,18 @@ class Server:
         limits = Limits(settings, (self._model,), lambda: self.worker.model, tuple(self._loras))
         desk = Desk(self.registry, limits, self.status)
         self.metrics = Metrics(self.registry, self.watcher, self.worker, self.store.path)
+        quotas = Quotas(settings.client_rate, settings.client_streams, time.monotonic)
         context = Context(
-            settings,
-            Door(settings),
-            self.registry,
-            self.watcher,
-            desk,
-            limits,
-            self.metrics,
-            self.status,
-            self.batching,
+            settings=settings,
+            door=Door(settings),
+            registry=self.registry,
+            watcher=self.watcher,
+            desk=desk,
+            limits=limits,
+            quotas=quotas,
+            metrics=self.metrics,
+            status=self.status,
+            batching=self.batching,
         )
         self._http = CappedServer(
             make_application(context),
@@ -127,9 +132,12 @@ class Server:
 
     async def start(self) -> None:
         """Take the state folder and the port, then start the engine. Raises `StartError`."""
-        if not (is_loopback(self.settings.host) or self.settings.api_key or self.settings.no_auth):
+        if not (
+            is_loopback(self.settings.host) or self.settings.api_key or self.settings.api_keys or self.settings.no_auth
+        ):
             raise StartError(
-                f"listening on {self.settings.host} lets others in: set api_key, or no_auth on a network you trust"
+                f"listening on {self.settings.host} lets others in: set api_keys or api_key, "
+                "or no_auth on a network you trust"
             )
         self._http.cap = connections_within(_raise_file_limit())
         left = self._take_state_dir()

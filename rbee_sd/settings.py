@@ -48,10 +48,14 @@ class Settings:
     """The worker's settings. Durations are seconds, sizes bytes, unless a name says otherwise."""
 
     # Where it listens, and who may call.
-    host: str = setting("127.0.0.1", "Address to listen on. Anything but loopback needs api_key or no_auth.")
+    host: str = setting("127.0.0.1", "Address to listen on. Anything but loopback needs api_keys, api_key or no_auth.")
     port: int = setting(8600, "TCP port; 0 takes a free one.", minimum=0, maximum=65535)
     api_key: str = setting(
         "", "Key that clients must send as 'Authorization: Bearer KEY' or 'X-API-Key'; empty: none.", secret=True
+    )
+    api_keys: str = setting(
+        "",
+        "File of named API keys, besides or instead of api_key; written by 'rbee-sd keys', readable by its owner only.",
     )
     no_auth: bool = setting(False, "Listen beyond loopback without a key. Only on a network you trust.")
     allowed_hosts: tuple[str, ...] = setting(
@@ -139,6 +143,18 @@ class Settings:
     )
     listener_timeout: float = setting(
         20.0, "Seconds a client may leave sent data unread before it is dropped.", minimum=0.1, maximum=30
+    )
+    client_jobs: int = setting(
+        0,
+        "Jobs that one client (a named key, or an address) may have waiting; 0: any number.",
+        minimum=0,
+        maximum=100_000,
+    )
+    client_rate: float = setting(
+        0.0, "Requests a second of one client, ten seconds' worth at once; 0: any number.", minimum=0, maximum=100_000
+    )
+    client_streams: int = setting(
+        0, "Streams that one client may have open; 0: any number.", minimum=0, maximum=100_000
     )
     max_body: int = setting(
         32 * 1024 * 1024, "Largest request body, in bytes.", minimum=1024, maximum=192 * 1024 * 1024

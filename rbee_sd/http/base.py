@@ -18,6 +18,7 @@ from tornado.web import HTTPError, RequestHandler
 from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.http.context import Context
 from rbee_sd.http.errors import error_json, error_of_status
+from rbee_sd.http.owner import owner_of
 from rbee_sd.http.transfer import TransferHandler
 from rbee_sd.operations.body import invalid
 
@@ -37,6 +38,7 @@ class BaseHandler(TransferHandler):
         super().initialize(context)
         self._admitted = False
         self._admitted_origin: str | None = None
+        self.owner = ""
 
     def set_default_headers(self) -> None:
         """Called at the start, and again when an error clears what was set."""
@@ -82,15 +84,18 @@ class BaseHandler(TransferHandler):
         # Any other length is broken framing, which Tornado answers when it comes to the body.
         if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > self.max_body):
             raise self.too_large()
-        if not self.open_to_all and not self.context.door.key_accepted(
-            headers.get("Authorization"), headers.get("X-API-Key")
-        ):
+        if self.open_to_all:
+            return
+        key = self.context.door.key_name(headers.get("Authorization"), headers.get("X-API-Key"))
+        if key is None:
             raise RequestError(
                 401,
                 "invalid_api_key",
                 "send the worker's API key as 'Authorization: Bearer KEY'",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        self.owner = key or owner_of(self.request.remote_ip, headers)
+        self.context.quotas.request(self.owner)
 
     def options(self, *_: str) -> None:
         """CORS preflight, and plain OPTIONS."""

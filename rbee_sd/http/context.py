@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rbee_sd.http.door import Door
+from rbee_sd.http.quotas import Quotas
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.operations.limits import Limits
@@ -34,6 +35,7 @@ class Context:
     watcher: Watcher
     desk: Desk
     limits: Limits
+    quotas: Quotas
     metrics: Numbers
     status: Callable[[], dict[str, Any]]
     batching: Callable[[], dict[str, Any]]

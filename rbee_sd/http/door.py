@@ -1,4 +1,4 @@
-"""Who may come in: Host allow-list, origins, API key. Pure decisions about header values; no state, no I/O.
+"""Who may come in: Host allow-list, origins, API keys. Pure decisions about header values; no state, no I/O.
 
 Any web page can reach a loopback port, under a name of its own (DNS rebinding) or from its own origin. So every
 request must name a host that is ours, and one that comes from a page must come from a local page or one that the
@@ -7,12 +7,12 @@ settings name.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 import socket
 
 from rbee_sd.errors import SettingsError
+from rbee_sd.keys import keys_of
 from rbee_sd.settings import Settings
 
 # Stricter than any URL parser: what it does not match is nobody's host, so there is nothing to be misread.
@@ -40,7 +40,7 @@ class Door:
         if not self._local_only:
             self._hosts.add(socket.gethostname().lower())
         self._origins = {origin.lower().rstrip("/") for origin in settings.cors_origins}
-        self._key = settings.api_key.encode()
+        self._keys = keys_of(settings.api_key, settings.api_keys)
         for name in settings.allowed_hosts:
             if _hostname(name) != name.lower():
                 raise SettingsError(
@@ -71,16 +71,16 @@ class Door:
             return False
         return is_loopback(name) or (host is not None and authority == host.lower())
 
-    def key_accepted(self, authorization: str | None, api_key: str | None) -> bool:
-        """Whether the key that was sent, if one is asked for, is right. Takes the same time for every wrong one."""
-        if not self._key:
-            return True
+    def key_name(self, authorization: str | None, api_key: str | None) -> str | None:
+        """The name of the key that was sent, empty if it has none or none is asked for; None if it is not right."""
+        if not self._keys:
+            return ""
         sent = api_key or ""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer":
             sent = token.strip()
         # Tornado reads header bytes as Latin-1; this is what was sent.
-        return hmac.compare_digest(sent.encode("latin-1", "replace"), self._key)
+        return self._keys.name_of(sent.encode("latin-1", "replace"))
 
     def _address_allowed(self, name: str) -> bool:
         # An address, unlike a name, cannot be pointed elsewhere by whoever owns a page.

@@ -6,7 +6,6 @@ import re
 
 from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.http.owner import owner_of
 from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.job import State
 from rbee_sd.operations.body import invalid
@@ -32,8 +31,7 @@ class SubmitHandler(BaseHandler):
         key = self.request.headers.get("Idempotency-Key")
         if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
             raise invalid([FieldError("Idempotency-Key", "pattern", "up to 255 visible ASCII characters")])
-        owner = owner_of(self.request.remote_ip, self.request.headers)
-        job = await self.context.desk.submit(bytes(self.body), key, owner)
+        job = await self.context.desk.submit(bytes(self.body), key, self.owner)
         view = self.context.registry.view(job)
         sse_url = f"{self.request.path}/{job.id}/stream"
         self.answer(

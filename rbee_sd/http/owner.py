@@ -1,7 +1,7 @@
 """Who a request comes from, so that clients can take turns. A pure decision; no state, no I/O.
 
-An address, for that is all there is: everybody uses the one API key. It is no proof of anything, and nothing but
-fairness hangs on it.
+An address, for those who have no API key of their own. It is no proof of anything, and nothing but fairness and
+quotas hang on it.
 """
 
 from __future__ import annotations

@@ -30,6 +30,19 @@ class StreamHandler(BaseHandler):
     """What both streams share: headers, following a cursor, heartbeats, noticing that the client has gone."""
 
     cursor: Cursor | None = None
+    _entered = False
+
+    async def prepare(self) -> None:
+        """Count the stream among its client's, until it ends. One over the quota is refused."""
+        await super().prepare()
+        if self.request.method == "GET":
+            self.context.quotas.enter(self.owner)
+            self._entered = True
+
+    def on_finish(self) -> None:
+        """Called by Tornado when the answer is complete or the client has gone."""
+        super().on_finish()
+        self._let_go()
 
     async def begin(self) -> bool:
         """Send the headers and the retry time."""
@@ -76,12 +89,18 @@ class StreamHandler(BaseHandler):
 
     def leave(self) -> None:
         """Stop listening. Idempotent."""
+        self._let_go()
         if self.cursor is None or self.cursor.closed:
             return
         self.cursor.close()
         # While its buffer is not full, nothing waits in `flushed`: then it is the kernel that cuts the client off.
         if self.socket_stream is not None and isinstance(self.socket_stream.error, TimeoutError):
             self.tell_unread()
+
+    def _let_go(self) -> None:
+        entered, self._entered = self._entered, False
+        if entered:
+            self.context.quotas.leave(self.owner)
 
 
 class JobStreamHandler(StreamHandler):

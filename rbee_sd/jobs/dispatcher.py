@@ -16,6 +16,7 @@ from typing import Protocol
 
 from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.timeouts import Timeouts
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Cancelled, Event, Failed, Finished, Generate, Narration, Preview, Progress, Started
 
@@ -55,7 +56,7 @@ class Dispatcher:
     def __init__(self, registry: JobRegistry, watcher: Watcher) -> None:
         self._registry = registry
         self._watcher = watcher
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timeouts = Timeouts(self._timed_out)
         self._saving: set[asyncio.Task[None]] = set()
         self._said = ""
         self._refusal: tuple[str, str] | None = None
@@ -111,8 +112,7 @@ class Dispatcher:
         order = job.order
         if order.work is None:
             raise RuntimeError("a job without work was queued")
-        loop = asyncio.get_running_loop()
-        self._timers[job.id] = loop.call_later(order.timeout, self._timed_out, job)
+        self._timeouts.begin(job.id, order.timeout)
         log.info("%s running, attempt %d", job.id, job.attempt)
         if job.attempt > 1:
             self._suspect = job.id
@@ -176,7 +176,7 @@ class Dispatcher:
             if job is None or job.state is not State.RUNNING:
                 continue
             if job.attempt < MAX_ATTEMPTS:
-                self._stop_timer(job)
+                self._timeouts.end(job.id)
                 self._registry.put_back(job)
                 job.emit(
                     "narration", text=f"the engine died; the job begins again, alone, as attempt {job.attempt + 1}"
@@ -214,7 +214,7 @@ class Dispatcher:
             case Cancelled():
                 self._registry.cancel(job, "engine")
             case Finished():
-                self._stop_timer(job)
+                self._timeouts.end(job.id)
                 task = asyncio.get_running_loop().create_task(self._save(job, message))
                 self._saving.add(task)
                 task.add_done_callback(self._saving.discard)
@@ -232,19 +232,18 @@ class Dispatcher:
         else:
             self._registry.images.remove(job.id)
 
-    def _timed_out(self, job: Job) -> None:
-        limit = f"{job.order.timeout:g} s"
-        self._registry.fail(job, "timeout", f"the job ran longer than its {limit}; ask for less or a longer timeout")
+    def _timed_out(self, job_id: str) -> None:
+        job = self._registry.find(job_id)
+        if job is not None:
+            limit = f"{job.order.timeout:g} s"
+            self._registry.fail(
+                job, "timeout", f"the job ran longer than its {limit}; ask for less or a longer timeout"
+            )
 
     def _watched(self, job: Job, watched: bool) -> None:
         if job.state is State.RUNNING and job.order.work is not None and job.order.work.preview:
             self.worker.watch(job.id, watched)
 
     def _finished(self, job: Job) -> None:
-        self._stop_timer(job)
+        self._timeouts.end(job.id)
         self.worker.cancel(job.id)
-
-    def _stop_timer(self, job: Job) -> None:
-        timer = self._timers.pop(job.id, None)
-        if timer is not None:
-            timer.cancel()

@@ -33,6 +33,10 @@ class JobQueue:
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs)
 
+    def waiting(self, owner: str) -> int:
+        """How many jobs of an owner wait."""
+        return sum(len(tags) for (_, known), tags in self._tags.items() if known == owner)
+
     def push(self, job: Job) -> int:
         """Let a job wait, again perhaps, and then in its old place; returns how many are ahead of it."""
         tags = self._tags.setdefault(_lane(job), [])

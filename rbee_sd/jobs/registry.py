@@ -36,7 +36,8 @@ RECENT = 256
 class JobRegistry:
     """All jobs that are known. `queue_size` bounds those that wait, `queue_bytes` the input images of those that live.
 
-    `ttl` (seconds), `history` and `size` (bytes of images) bound those that have ended.
+    `share` bounds those of one owner that wait (0: it does not); `ttl` (seconds), `history` and `size` (bytes of
+    images) bound those that have ended.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class JobRegistry:
         *,
         queue_size: int,
         queue_bytes: int,
+        share: int,
         ttl: float,
         history: int,
         size: int,
@@ -60,6 +62,7 @@ class JobRegistry:
         self._store = store
         self._archive = Archive(store, images, self.feed)
         self._queue_bytes = queue_bytes
+        self._share = share
         self._ttl = ttl
         self._history = history
         self._size = size
@@ -116,13 +119,21 @@ class JobRegistry:
         return job
 
     def accept(self, order: Order, key: str | None = None, digest: bytes = b"") -> Job:
-        """Make a job; it is known once `stored` returns. Raises 503 `draining` or `queue_full`."""
+        """Make a job; it is known once `stored` returns. Raises 503 `draining`, `queue_full`, 429 `too_many_jobs`."""
         if self.draining:
             raise RequestError(
                 503, "draining", "the worker is shutting down; try again in a moment", headers=RETRY_AFTER
             )
-        arriving = sum(job.order.work is not None for job in self._arriving.values())
-        if order.work is not None and len(self.queue) + arriving >= self.queue.size:
+        arriving = [job.order.owner for job in self._arriving.values() if job.order.work is not None]
+        waiting = self.queue.waiting(order.owner) + arriving.count(order.owner)
+        if order.work is not None and self._share and waiting >= self._share:
+            raise RequestError(
+                429,
+                "too_many_jobs",
+                f"{waiting} jobs of yours wait, as many as one client may have waiting; try again in a moment",
+                headers=RETRY_AFTER,
+            )
+        if order.work is not None and len(self.queue) + len(arriving) >= self.queue.size:
             raise RequestError(
                 503,
                 "queue_full",

@@ -129,7 +129,8 @@ class Store:
 
         Gives their ids, their states, and the bytes of their images.
 
-        None bounds nothing, and costs nothing. Jobs for the engine and others are counted apart, so that many small questions do not push the images out.
+        None bounds nothing, and costs nothing. Jobs for the engine and others are counted apart, so that many small
+        questions do not push the images out.
         """
         return await self._ask(partial(tables.forget, self.clock - age, count, size))
 

@@ -175,7 +175,7 @@ def holding(job_ids: list[str], connection: sqlite3.Connection) -> set[str]:
 def forget(
     before: float, count: int | None, size: int | None, connection: sqlite3.Connection
 ) -> list[tuple[str, str, int]]:
-    """Delete ended jobs, and remember their ids; see `Store.forget`. `before` is of the store's clock."""
+    """Delete ended jobs and remember their ids; see `Store.forget`. `before` is of the store's clock."""
     gone = {
         number
         for image in (0, 1)

@@ -250,3 +250,21 @@ async def test_a_log_that_nobody_reads_holds_nobody_up(tmp_path: Path, faults: F
         process.wait()
         process.stderr.close()
     assert process.returncode == 0
+
+
+async def test_a_group_that_was_stopped_goes_on_and_nothing_has_timed_out_meanwhile(
+    start_worker: StartWorker, faults: Faults
+) -> None:
+    worker, client = start_worker(step_timeout=1.5, disconnect_grace=5)
+    await client.ready()
+    faults.on("slow", "0.05")
+    job_id = await client.submit(steps=20, timeout=2)
+    async with client.stream(job_id) as source:
+        os.killpg(worker.process.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        await eventually(lambda: time.monotonic() - stopped > 3)
+        os.killpg(worker.process.pid, signal.SIGCONT)
+        events = [event async for event in source if event.data]
+    assert events[-2].event == "complete"
+    job = await client.job(job_id)
+    assert (job["state"], job["attempt"]) == ("completed", 1)

@@ -180,9 +180,16 @@ def store() -> PromptStore:
 def make_registry(store: Any, images: ImageFiles) -> MakeRegistry:
     """Make registries: `make_registry(queue_size=2)`."""
 
-    def make(queue_size: int = 64, queue_bytes: int = 1_000_000) -> JobRegistry:
+    def make(queue_size: int = 64, queue_bytes: int = 1_000_000, share: int = 0) -> JobRegistry:
         return JobRegistry(
-            store, images, queue_size=queue_size, queue_bytes=queue_bytes, ttl=3600.0, history=2000, size=1_000_000
+            store,
+            images,
+            queue_size=queue_size,
+            queue_bytes=queue_bytes,
+            share=share,
+            ttl=3600.0,
+            history=2000,
+            size=1_000_000,
         )
 
     return make

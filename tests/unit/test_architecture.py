@@ -16,7 +16,8 @@ HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "accelerate", "sa
 
 # What each room may name, besides the standard library and packages from elsewhere.
 RULES = {
-    "http": {"http", "operations", "jobs", "settings", "errors", "messages"},
+    "http": {"http", "operations", "jobs", "settings", "errors", "messages", "keys"},
+    "keys": {"errors"},
     "operations": {"operations", "jobs", "messages", "settings", "errors"},
     "jobs": {"jobs", "messages", "errors"},
     "worker": {"worker", "messages"},

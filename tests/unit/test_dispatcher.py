@@ -669,7 +669,7 @@ async def test_whatever_happens_to_many_jobs_each_ends_once_and_the_engine_is_ne
     assert len(bench.registry.queue) == 0
     assert bench.registry.live() == []
     assert all(len(terminal_events(job)) == 1 for job in jobs)
-    assert bench.dispatcher._timers == {}
+    assert bench.dispatcher._timeouts._left == {}
 
 
 # Previews.

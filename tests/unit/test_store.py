@@ -31,6 +31,7 @@ from tests.unit.conftest import names, order, quick_order
 BOUNDS: dict[str, Any] = {
     "queue_size": 64,
     "queue_bytes": 1_000_000,
+    "share": 0,
     "ttl": 3600.0,
     "history": 2000,
     "size": 1_000_000,
