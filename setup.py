@@ -41,7 +41,7 @@ setup(
         "transformers>5.2.0",
     ],
     extras_require={
-        "test": ["mypy", "pytest>=8.4,<10", "pytest-tornasync==0.6.0.post2", "ruff"],
+        "test": ["hypothesis", "mypy", "pytest>=8.4,<10", "pytest-tornasync==0.6.0.post2", "ruff"],
     },
     entry_points={"console_scripts": ["rbee-sd=rbee_sd.cli:main"]},
     classifiers=[

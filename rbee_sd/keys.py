@@ -40,7 +40,7 @@ class Keys:
 def keys_of(key: str, file: str) -> Keys:
     """The keys that the settings name. Raises `SettingsError`."""
     hashes = {"": fingerprint(key)} if key else {}
-    return Keys(hashes | (read(Path(file)) if file else {}))
+    return Keys(hashes | (read(Path(file).expanduser()) if file else {}))
 
 
 def fingerprint(key: str) -> str:

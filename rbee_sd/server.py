@@ -32,7 +32,7 @@ from rbee_sd.http.routes import make_application
 from rbee_sd.jobs.dispatcher import MAX_ATTEMPTS, Dispatcher
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.registry import JobRegistry
-from rbee_sd.jobs.store import Store, StoreError
+from rbee_sd.jobs.store import DATABASE, Store, StoreError
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.metrics import Metrics
 from rbee_sd.operations import loras
@@ -62,7 +62,7 @@ class Server:
         self._lock: int | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self.store = Store(self._state_dir / "jobs.sqlite")
+        self.store = Store(self._state_dir / DATABASE)
         self.images = ImageFiles(self._state_dir / "images")
         self.registry = JobRegistry(
             self.store,

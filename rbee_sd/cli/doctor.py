@@ -7,9 +7,11 @@ import json
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,11 +20,13 @@ from typing import Any
 import click
 import psutil
 
-from rbee_sd import __version__
+from rbee_sd import __version__, keys
 from rbee_sd.cli import options
 from rbee_sd.client import Client, ClientError
 from rbee_sd.engine.config import HUB_ID
 from rbee_sd.errors import SettingsError
+from rbee_sd.jobs import tables
+from rbee_sd.jobs.store import DATABASE
 from rbee_sd.settings import Settings, state_dir_of, worker_url
 
 PACKAGES = ("tornado", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pillow", "pydantic")
@@ -59,6 +63,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _device(settings)
     yield _memory()
     yield _state_dir(settings)
+    yield from _kept(settings)
+    yield from _keys(settings)
     yield _files()
     yield _model(settings)
     yield asyncio.run(_port(settings))
@@ -112,6 +118,37 @@ def _state_dir(settings: Settings) -> Finding:
     free = shutil.disk_usage(there).free
     text = f"state folder {folder}, {free / 2**30:.1f} GiB free"
     return Finding("ok", text) if free >= ENOUGH_DISK else Finding("warning", text, "images may soon not fit")
+
+
+def _kept(settings: Settings) -> Iterator[Finding]:
+    try:
+        path = state_dir_of(settings) / DATABASE
+        if not path.exists():
+            return
+        # Read only, so that a worker which runs is not disturbed.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            totals = tables.totals(connection)
+    except SettingsError:
+        # Said of the state folder already.
+        return
+    except (sqlite3.Error, OSError) as error:
+        advice = "restore it from a copy, or move it away: the worker begins anew then"
+        yield Finding("problem", f"the database of jobs cannot be read ({error})", advice)
+        return
+    ended = sum(count for state, count in totals.states.items() if state not in ("queued", "running"))
+    live = sum(totals.states.values()) - ended
+    sizes = f"{path.stat().st_size / 2**20:.1f} MiB, their images {totals.bytes / 2**20:.1f} MiB"
+    yield Finding("ok", f"jobs kept: {ended} ended, {live} that go on; database {sizes}")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    if settings.api_keys:
+        try:
+            names = keys.read(Path(settings.api_keys).expanduser())
+        except SettingsError as error:
+            yield Finding("problem", str(error), "'rbee-sd keys' writes such files")
+        else:
+            yield Finding("ok", f"API keys: {', '.join(names) or 'none yet'}")
 
 
 def _files() -> Finding:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+DATABASE = "jobs.sqlite"
+"""Its name in the state folder."""
 TOGETHER = 256
 """Calls that share a commit at most."""
 

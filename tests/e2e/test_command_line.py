@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rbee_sd.jobs.store import DATABASE, Store
+from rbee_sd.keys import keys_of
 from rbee_sd.smoke.png import size_of
 from tests.e2e.conftest import ROOT, LiveWorker, Run, environ, free_port
 
@@ -145,6 +147,37 @@ def test_doctor_names_problems_and_what_to_do(run: Run, tmp_path: Path) -> None:
     assert "no device 'cuda:9'" in ended.stdout
     assert "not a .safetensors file" in ended.stdout
     assert ended.stdout.count("->") >= 2
+
+
+def test_doctor_tells_what_is_kept_and_a_database_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    store = Store(tmp_path / DATABASE)
+    store.open()
+    store.close()
+    arguments = ("rbee-sd", "doctor", "--state-dir", str(tmp_path), "--port", str(free_port()))
+    ended = run(*arguments)
+    assert "jobs kept: 0 ended, 0 that go on" in ended.stdout
+    (tmp_path / DATABASE).write_text("notes, not jobs\n" * 1000)
+    ended = run(*arguments)
+    assert ended.returncode == 1
+    assert "the database of jobs cannot be read" in ended.stdout
+
+
+def test_keys_are_made_listed_and_removed(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    made = run("rbee-sd", "keys", "--api-keys", str(path), "add", "alice")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert keys_of("", str(path)).name_of(key.encode()) == "alice"
+    listed = run("rbee-sd", "keys", "--api-keys", str(path), "list")
+    assert listed.stdout.startswith("alice  ")
+    assert key not in listed.stdout
+    assert run("rbee-sd", "keys", "--api-keys", str(path), "remove", "alice").returncode == 0
+    assert run("rbee-sd", "keys", "--api-keys", str(path), "list").stdout == ""
+    for arguments in (("remove", "alice"), ("add", "1")):
+        refused = run("rbee-sd", "keys", "--api-keys", str(path), *arguments)
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
+    assert "in which file" in run("rbee-sd", "keys", "list").stderr
 
 
 def test_doctor_finds_a_state_folder_without_a_home_a_problem(run: Run) -> None:

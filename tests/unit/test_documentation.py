@@ -76,6 +76,16 @@ def test_every_error_code_is_documented() -> None:
         assert f"`{code}`" in API, code
 
 
+def test_every_test_that_reliability_names_is_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 40
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+    for path in re.findall(r"`(tests/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
 def metric_names() -> set[str]:
     """The metrics that the source makes, without what Prometheus adds to a name."""
     source = (ROOT / "rbee_sd" / "metrics.py").read_text(encoding="utf-8")
