@@ -40,7 +40,13 @@ class Keys:
 def keys_of(key: str, file: str) -> Keys:
     """The keys that the settings name. Raises `SettingsError`."""
     hashes = {"": fingerprint(key)} if key else {}
-    return Keys(hashes | (read(Path(file).expanduser()) if file else {}))
+    if file:
+        named = read(Path(file).expanduser())
+        if not named:
+            # Else a file whose last key was removed would let everybody in.
+            raise SettingsError(f"there is no key in {file}; 'rbee-sd keys add NAME' makes one")
+        hashes |= named
+    return Keys(hashes)
 
 
 def fingerprint(key: str) -> str:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
+from rbee_sd.messages import OPERATIONS
 from rbee_sd.worker.worker import Health, Worker
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -31,7 +32,10 @@ class Metrics:
         self._numbers = CollectorRegistry()
         self._ended = Counter("rbee_sd_jobs_ended", "Jobs that ended.", ("operation", "state"), registry=self._numbers)
         self._waited = Histogram(
-            "rbee_sd_queue_wait_seconds", "From acceptance to the start.", buckets=SECONDS, registry=self._numbers
+            "rbee_sd_queue_wait_seconds",
+            "From acceptance to the start, at the first attempt.",
+            buckets=SECONDS,
+            registry=self._numbers,
         )
         self._ran = Histogram(
             "rbee_sd_run_seconds", "From the start to the end.", ("operation",), buckets=SECONDS, registry=self._numbers
@@ -49,7 +53,12 @@ class Metrics:
         ProcessCollector(namespace="rbee_sd_front", registry=self._numbers)
         ProcessCollector(namespace="rbee_sd_engine", pid=lambda: worker.pid or "none", registry=self._numbers)
         self._timer: asyncio.TimerHandle | None = None
-        registry.on_finish(self._finished)
+        registry.on_told(self._told)
+        # There from the start: what begins with its first increase shows none.
+        for operation in OPERATIONS:
+            for state in State:
+                if state.terminal:
+                    self._ended.labels(operation, str(state))
 
     def start(self) -> None:
         """Begin to measure the loop."""
@@ -74,11 +83,12 @@ class Metrics:
         self._lag.observe(max(0.0, asyncio.get_running_loop().time() - due))
         self.start()
 
-    def _finished(self, job: Job) -> None:
+    def _told(self, job: Job) -> None:
         self._ended.labels(job.order.operation, str(job.state)).inc()
         if job.order.work is None:
             return
-        self._waited.observe(job.queue_s)
+        if job.run_s is not None and job.attempt == 1:
+            self._waited.observe(job.queue_s)
         if job.run_s is not None:
             self._ran.labels(job.order.operation).observe(job.run_s)
         if job.state is State.CANCELLED:

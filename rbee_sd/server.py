@@ -187,9 +187,11 @@ class Server:
         self._cleaner.stop()
         self.metrics.stop()
         self._http.stop()
+        await self.dispatcher.settle()
         await self._end_streams()
         await self._http.close_all_connections()
         await self.dispatcher.settle()
+        await self.registry.write_left()
         self._release_state_dir()
         log.info("stopped")
 

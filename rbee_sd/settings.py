@@ -113,7 +113,10 @@ class Settings:
         maximum=315_360_000,
     )
     job_history: int = setting(
-        100_000, "Finished jobs kept at most; the oldest go first.", minimum=1, maximum=1_000_000
+        100_000,
+        "Finished image jobs kept at most, and as many others; the oldest go first.",
+        minimum=1,
+        maximum=1_000_000,
     )
     job_bytes: int = setting(
         16 * 1024 * 1024 * 1024,

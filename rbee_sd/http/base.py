@@ -38,6 +38,7 @@ class BaseHandler(TransferHandler):
         super().initialize(context)
         self._admitted = False
         self._admitted_origin: str | None = None
+        self.key = ""
         self.owner = ""
 
     def set_default_headers(self) -> None:
@@ -94,6 +95,7 @@ class BaseHandler(TransferHandler):
                 "send the worker's API key as 'Authorization: Bearer KEY'",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        self.key = key
         self.owner = key or owner_of(self.request.remote_ip, headers)
         self.context.quotas.request(self.owner)
 

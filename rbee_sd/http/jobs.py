@@ -31,6 +31,9 @@ class SubmitHandler(BaseHandler):
         key = self.request.headers.get("Idempotency-Key")
         if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
             raise invalid([FieldError("Idempotency-Key", "pattern", "up to 255 visible ASCII characters")])
+        if key is not None and self.key:
+            # Each named API key has Idempotency-Keys of its own.
+            key = f"{self.key} {key}"
         job = await self.context.desk.submit(bytes(self.body), key, self.owner)
         view = self.context.registry.view(job)
         sse_url = f"{self.request.path}/{job.id}/stream"
@@ -77,7 +80,10 @@ class JobHandler(BaseHandler):
     async def get(self, job_id: str) -> None:
         """The job as it is now."""
         registry = self.context.registry
-        self.answer(registry.view(await registry.recall(job_id)))
+        job = await registry.recall(job_id)
+        # What has come to its end is shown so when that is on disk.
+        await registry.closed(job)
+        self.answer(registry.view(job))
 
 
 class CancellableJobHandler(JobHandler):

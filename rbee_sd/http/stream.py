@@ -35,7 +35,7 @@ class StreamHandler(BaseHandler):
     async def prepare(self) -> None:
         """Count the stream among its client's, until it ends. One over the quota is refused."""
         await super().prepare()
-        if self.request.method == "GET":
+        if self._admitted and self.request.method == "GET":
             self.context.quotas.enter(self.owner)
             self._entered = True
 
@@ -113,7 +113,7 @@ class JobStreamHandler(StreamHandler):
         images_by_url = self.images_by_url()
         job = await self.context.registry.recall(job_id)
         seen = sse.last_event_id(self.request.headers.get("Last-Event-ID"), job.log.last)
-        if job.state.terminal and job.log.closed and seen == job.log.last:
+        if job.told and seen == job.log.last:
             self.set_status(204)
             return
         self.cursor = job.log.open(after=seen)
@@ -143,7 +143,7 @@ class JobStreamHandler(StreamHandler):
             if not await (self._send_complete(number, event, pictures[0]) if pictures else self._send(number, event)):
                 return
         # A job that the next run of the worker goes on with is not done: whoever listens comes back for the rest.
-        if cursor.exhausted and (not job.state.terminal or await self.send(sse.DONE)):
+        if cursor.exhausted and (not job.told or await self.send(sse.DONE)):
             await self.end()
 
     async def _send(self, number: int, event: Event) -> bool:

@@ -7,6 +7,7 @@ asks looks there first, and once more afterwards.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from rbee_sd.errors import RequestError
 from rbee_sd.jobs.event_log import EventLog
@@ -66,10 +67,13 @@ class Archive:
             raise unavailable() from error
         return None if record is None else (record.digest, record.id)
 
-    async def page(self, state: str, before: int | None, limit: int) -> tuple[list[Job], int | None]:
+    async def page(
+        self, state: str, before: int | None, limit: int, known: Callable[[str], Job | None]
+    ) -> tuple[list[Job], int | None]:
         """`limit` jobs at most, newest first, and the number to go on from; None at the end. Raises 503.
 
-        Those in `state`, unless it is empty, with numbers below `before`.
+        Those in `state`, unless it is empty, with numbers below `before`. One that is `known` by its id is that; the
+        others come without their events.
         """
         try:
             records = await self._store.page(state, before, limit)
@@ -78,7 +82,7 @@ class Archive:
         jobs = []
         for record in records:
             try:
-                jobs.append(self._read(record))
+                jobs.append(known(record.id) or self._read(record))
             except RecordError:
                 continue
         return jobs, records[-1].number if len(records) == limit else None
@@ -100,7 +104,8 @@ class Archive:
             return self._read(record)
         except RecordError:
             job = Job(Order(record.operation, {}), self._feed, id=record.id, number=record.number)
-            job.state = State(record.state)
+            # All that can be meant: it has not ended.
+            job.state = State.RUNNING if record.state == State.RUNNING else State.QUEUED
             return job
 
     def _read(self, record: Record) -> Job:

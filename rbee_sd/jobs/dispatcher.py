@@ -82,6 +82,7 @@ class Dispatcher:
     def close(self) -> None:
         """Hand over nothing any more, and tell nobody of the engine. Idempotent."""
         self._closed = True
+        self._timeouts.clear()
 
     def _accepted(self, job: Job) -> None:
         if self._said:
@@ -182,7 +183,7 @@ class Dispatcher:
                     "narration", text=f"the engine died; the job begins again, alone, as attempt {job.attempt + 1}"
                 )
             else:
-                text = f"the engine died {job.attempt} times while it worked on this job; try it with other values"
+                text = f"{job.attempt} attempts at this job ended with the end of the engine or the worker"
                 self._registry.fail(job, code, text)
 
     def refuse(self, code: str, message: str) -> None:
@@ -222,8 +223,10 @@ class Dispatcher:
     async def _save(self, job: Job, message: Finished) -> None:
         try:
             files = await self._registry.images.save(job.id, message.images)
-        except OSError as error:
-            log.error("%s: cannot store its images: %s", job.id, error.strerror)
+        except Exception as error:
+            # Also what is no fault of the disk, no memory or no thread: the job must end in any case.
+            reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            log.error("%s: cannot store its images: %s", job.id, reason)
             self._registry.fail(job, "storage_failed", "the images could not be stored; the disk may be full")
             return
         if job.state is State.RUNNING:

@@ -113,6 +113,7 @@ class ImageFiles:
             aside.mkdir()
             for number, image in enumerate(images):
                 _write_synced(aside / f"{number}.png", image)
+            _sync_folder(aside)
             aside.rename(final)
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)

@@ -72,6 +72,8 @@ class Job:
     """Its place among those of its priority; given by the queue, once."""
     previews: dict[int, tuple[int, int]] = field(default_factory=dict)
     """The newest preview of each image: its numbers in the log and in the feed."""
+    told: bool = False
+    """Whether its terminal event is in the log."""
     step: int = 0
     total: int | None = None
     attempt: int = 0
@@ -154,6 +156,7 @@ class Job:
         """Tell the last event; none follows. Nobody listens any more to a job that was left to the next run."""
         if not self.log.closed:
             self._append(last)
+            self.told = True
             self.log.close()
 
     @property
@@ -196,7 +199,8 @@ class Job:
         }
 
     def _append(self, event: Event) -> tuple[int, int]:
-        return self.log.append(event), self.feed.append(event)
+        # The feed closes a moment before the worker has gone.
+        return self.log.append(event), 0 if self.feed.closed else self.feed.append(event)
 
     def _drop_preview(self, index: int) -> None:
         if index in self.previews:

@@ -1,12 +1,16 @@
 """What the store keeps of a job, and the job made of it again. Pure functions; front process.
 
-A live job is kept with its work, input images included, as the frame that goes to the engine; an ended one without
-it, but with all its events, so that its stream can be read again from the first.
+A live job is kept with its work, input images included; an ended one without it, but with all its events, so that its
+stream can be read again from the first. What another version of the worker kept is read as far as it is known: fields
+that are gone are left out, and those that are new have their defaults.
 """
 
 from __future__ import annotations
 
+import time
 import zlib
+from dataclasses import fields
+from itertools import accumulate, pairwise
 from typing import Any
 
 import orjson
@@ -15,11 +19,12 @@ from rbee_sd.jobs.event_log import Event, EventLog
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.tables import Record
-from rbee_sd.messages import Generate, ProtocolError, decode, encode
+from rbee_sd.messages import Generate
 
 RUN = 1_000_000
 """Events of a job in one run of the worker, at most: those of the next run are numbered from the next multiple on."""
 TREATMENT = ("request", "priority", "timeout", "on_disconnect", "seed", "owner")
+WORK = tuple(field.name for field in fields(Generate) if field.name != "inputs")
 OUTCOME = ("step", "total", "settled", "images", "result", "error", "started_at", "finished_at")
 
 
@@ -30,6 +35,10 @@ class RecordError(Exception):
 def record_of(job: Job, key: str | None, digest: bytes) -> Record:
     """A live job, as it is accepted."""
     order = job.order
+    treatment = {name: getattr(order, name) for name in TREATMENT}
+    if order.work is not None and not job.state.terminal:
+        work = {name: getattr(order.work, name) for name in WORK}
+        treatment |= {"work": work, "inputs": [len(file) for file in order.work.inputs]}
     return Record(
         id=job.id,
         operation=order.operation,
@@ -37,8 +46,8 @@ def record_of(job: Job, key: str | None, digest: bytes) -> Record:
         image=order.work is not None,
         key=key,
         digest=digest,
-        treatment=orjson.dumps({name: getattr(order, name) for name in TREATMENT}),
-        work=b"" if order.work is None else encode(order.work),
+        treatment=orjson.dumps(treatment),
+        work=b"" if order.work is None else b"".join(order.work.inputs),
         attempt=job.attempt,
         created_at=job.created_at,
     )
@@ -61,17 +70,20 @@ def job_of(record: Record, feed: EventLog, images: ImageFiles, run: int = 0) -> 
     """The job of a record. A live one goes on with event numbers of this `run`. Raises `RecordError`."""
     try:
         return _job_of(record, feed, images, run)
-    except (ProtocolError, orjson.JSONDecodeError, zlib.error, KeyError, TypeError, ValueError) as error:
+    except (zlib.error, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{type(error).__name__}: {error}") from error
 
 
 def _job_of(record: Record, feed: EventLog, images: ImageFiles, run: int) -> Job:
-    work = _work_of(record)
-    order = Order(record.operation, work=work, **orjson.loads(record.treatment))
+    kept: dict[str, Any] = orjson.loads(record.treatment)
+    treatment = {name: kept[name] for name in TREATMENT if name in kept}
+    order = Order(record.operation, work=_work_of(kept, record.work), **treatment)
     job = Job(order, feed, id=record.id, number=record.number, created_at=record.created_at, attempt=record.attempt)
     job.state = State(record.state)
     if record.ended is None:
         job.log = EventLog(first=run * RUN + 1)
+        # So that it shows how long it has waited in all.
+        job.created -= max(0.0, time.time() - record.created_at)
         return job
     outcome: dict[str, Any] = orjson.loads(record.outcome or b"")
     for name in OUTCOME:
@@ -81,18 +93,18 @@ def _job_of(record: Record, feed: EventLog, images: ImageFiles, run: int) -> Job
     job.created = 0.0
     job.started = None if outcome["run_s"] is None else outcome["queue_s"]
     job.finished = outcome["queue_s"] + (outcome["run_s"] or 0.0)
-    events = [
-        (number, Event(name, data.encode()))
-        for number, name, data in orjson.loads(zlib.decompress(record.events or b""))
-    ]
-    job.log = EventLog.whole(events)
+    # Pages leave them out.
+    events = orjson.loads(zlib.decompress(record.events)) if record.events else []
+    job.log = EventLog.whole([(number, Event(name, data.encode())) for number, name, data in events])
+    job.told = True
     return job
 
 
-def _work_of(record: Record) -> Generate | None:
-    if not record.work:
+def _work_of(kept: dict[str, Any], files: bytes) -> Generate | None:
+    if "work" not in kept:
         return None
-    work = decode(record.work)
-    if not isinstance(work, Generate):
-        raise ProtocolError(f"{type(work).__name__} is no work")
-    return work
+    values = {name: value for name, value in kept["work"].items() if name in WORK}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    ends = list(accumulate(kept["inputs"], initial=0))
+    # A page leaves the files out, and nobody makes images of what it shows.
+    return Generate(**values, inputs=tuple(files[start:end] for start, end in pairwise(ends)))

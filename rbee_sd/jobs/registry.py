@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -70,12 +71,14 @@ class JobRegistry:
         self._recent: deque[Job] = deque()
         self._arriving: dict[str, Job] = {}
         self._counts = dict.fromkeys(map(str, State), 0)
+        self._ended_of = {False: 0, True: 0}
         self._keys: dict[str, tuple[bytes, Job]] = {}
         self._key_of: dict[str, str] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._unwritten: dict[str, Record] = {}
         self._acceptors: list[Callable[[Job], None]] = []
         self._observers: list[Callable[[Job], None]] = []
+        self._tellers: list[Callable[[Job], None]] = []
 
     async def restore(self, left: list[str], attempts: int) -> None:
         """Take up the jobs of earlier runs: those that live wait again, in their order; those running come first.
@@ -85,6 +88,7 @@ class JobRegistry:
         """
         totals = await self._archive.totals()
         self._counts |= totals.states
+        self._ended_of |= totals.ended
         self.image_bytes = totals.bytes
         live = await self._archive.live()
         for job in live:
@@ -99,6 +103,10 @@ class JobRegistry:
     def on_finish(self, observer: Callable[[Job], None]) -> None:
         """Have `observer` called with each job when it has come to its end, before that is told."""
         self._observers.append(observer)
+
+    def on_told(self, observer: Callable[[Job], None]) -> None:
+        """Have `observer` called with each job whose end is on disk, right before it is told."""
+        self._tellers.append(observer)
 
     async def repeated(self, key: str, digest: bytes) -> Job | None:
         """The job that an earlier request with this Idempotency-Key made; raises 409 if its body was another."""
@@ -149,12 +157,13 @@ class JobRegistry:
                 headers=RETRY_AFTER,
             )
         job = Job(order, self.feed)
+        record = record_of(job, key, digest)
         self.input_bytes += order.input_bytes
         self._arriving[job.id] = job
         if key is not None:
             self._keys[key] = (digest, job)
             self._key_of[job.id] = key
-        self._store.accept(record_of(job, key, digest), partial(self._stored, job))
+        self._store.accept(record, partial(self._stored, job))
         return job
 
     async def stored(self, job: Job) -> None:
@@ -166,14 +175,21 @@ class JobRegistry:
 
     async def closed(self, job: Job) -> None:
         """Wait until the end of a job that has come to it is on disk and told."""
-        if job.state.terminal and not job.log.closed:
+        if self._ending(job):
             await self._wait_for(job)
 
     async def settle(self) -> None:
         """Wait until all that has come to its end is on disk and told."""
-        for job in [*self._arriving.values(), *self._jobs.values()]:
-            if job.id in self._arriving or (job.state.terminal and not job.log.closed):
-                await self._wait_for(job)
+        while pending := [*self._arriving.values(), *(job for job in self._jobs.values() if self._ending(job))]:
+            await self._wait_for(pending[0])
+
+    async def write_left(self) -> None:
+        """Try once more to write the ends that could not be written."""
+        for job_id, record in tuple(self._unwritten.items()):
+            self._store.finish(record, partial(self._written, job_id))
+        # Answered behind those: the store does one after another.
+        with suppress(StoreError):
+            await self._store.totals()
 
     def attempt(self, job: Job, then: Callable[[bool], None]) -> None:
         """A job that left the queue is to be tried. `then` is told whether that is on disk."""
@@ -220,11 +236,13 @@ class JobRegistry:
         page: list[Job] = []
         more = True
         while more and len(page) < limit:
-            jobs, before = await self._archive.page(state, before, limit)
+            jobs, before = await self._archive.page(state, before, limit, self._jobs.get)
             more = before is not None
-            known = (self._jobs.get(job.id, job) for job in jobs)
+            # What has just come to its end is shown so when that is on disk.
+            for job in jobs:
+                await self.closed(job)
             # In the store it may be in the state that it has just left.
-            page += [job for job in known if state in ("", job.state)]
+            page += [job for job in jobs if state in ("", job.state)]
         return page[:limit]
 
     def live(self) -> list[Job]:
@@ -270,18 +288,17 @@ class JobRegistry:
 
     async def forget_old(self) -> None:
         """Forget ended jobs past their time, or too many; write what could not be written. Called now and then."""
-        for job_id, record in tuple(self._unwritten.items()):
-            self._store.finish(record, partial(self._written, job_id))
+        await self.write_left()
         try:
-            ended = sum(count for state, count in self._counts.items() if State(state).terminal)
             # Looking for the oldest of very many takes a while: only when there are too many.
-            count = self._history if ended > self._history else None
+            count = self._history if max(self._ended_of.values()) > self._history else None
             size = self._size if self.image_bytes > self._size else None
             gone = await self._store.forget(self._ttl, count, size)
         except StoreError as error:
             log.error("old jobs cannot be forgotten: %s", error)
             return
-        for job_id, state, size in gone:
+        for job_id, state, image, size in gone:
+            self._ended_of[bool(image)] -= 1
             self._forget(job_id, state, size)
 
     def _restored(self, job: Job, attempts: int) -> None:
@@ -289,8 +306,10 @@ class JobRegistry:
         self.input_bytes += job.order.input_bytes
         if job.order.work is None or job.attempt >= attempts:
             job.state = State.RUNNING if job.order.work is not None else job.state
-            times = "each time while" if job.attempt > 1 else "before"
-            self.fail(job, "interrupted", f"the worker ended {times} it was done with this job; send it again")
+            text = "the worker ended before it was done with this job; send it again"
+            if job.attempt >= attempts:
+                text = f"{job.attempt} attempts at this job ended with the end of the engine or the worker"
+            self.fail(job, "interrupted", text)
             return
         self._moved(job.state, State.QUEUED)
         job.state = State.QUEUED
@@ -352,6 +371,9 @@ class JobRegistry:
             log.error("%s: its end is not on disk yet: %s", job.id, error)
             self._unwritten[job.id] = record
         self.image_bytes += record.bytes
+        self._ended_of[record.image] += 1
+        for observer in self._tellers:
+            observer(job)
         job.close(last)
         self._wake(job)
         self._recent.append(job)
@@ -377,6 +399,11 @@ class JobRegistry:
         key = self._key_of.pop(job_id, None)
         if key is not None:
             del self._keys[key]
+
+    @staticmethod
+    def _ending(job: Job) -> bool:
+        """Whether a job has come to its end, and that is not told yet."""
+        return job.state.terminal and not job.log.closed
 
     def _moved(self, before: str, after: str) -> None:
         self._counts[before] -= 1

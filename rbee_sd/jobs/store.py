@@ -69,8 +69,12 @@ class Store:
             except BaseException:
                 connection.close()
                 raise
+        except sqlite3.OperationalError as error:
+            # No room, no rights, a lock: nothing is wrong with what is in it.
+            raise StartError(f"the database {self.path} cannot be opened: {error}") from error
         except sqlite3.Error as error:
-            raise StartError(f"the database {self.path} cannot be used: {error}; move it away to begin anew") from error
+            advice = "restore it from a copy; moved away, all jobs in it are lost"
+            raise StartError(f"the database {self.path} cannot be used: {error}; {advice}") from error
         self._thread = threading.Thread(target=self._run, args=(connection,), name="store", daemon=True)
         self._thread.start()
 
@@ -115,7 +119,7 @@ class Store:
         return await self._ask(partial(tables.forgotten, job_id))
 
     async def page(self, state: str, before: int | None, limit: int) -> list[Record]:
-        """`limit` jobs in `state` (empty: any) numbered below `before`, newest first."""
+        """`limit` jobs in `state` (empty: any) numbered below `before`, newest first, without work and events."""
         return await self._ask(partial(tables.page, state, before, limit))
 
     async def totals(self) -> Totals:
@@ -126,10 +130,10 @@ class Store:
         """Those of some jobs, 500 at most, that ended with images."""
         return await self._ask(partial(tables.holding, job_ids))
 
-    async def forget(self, age: float, count: int | None, size: int | None) -> list[tuple[str, str, int]]:
+    async def forget(self, age: float, count: int | None, size: int | None) -> list[tuple[str, str, bool, int]]:
         """Forget jobs that ended `age` seconds ago, the oldest over `count`, the oldest over `size` bytes.
 
-        Gives their ids, their states, and the bytes of their images.
+        Gives their ids and states, whether they were for the engine, and the bytes of their images.
 
         None bounds nothing, and costs nothing. Jobs for the engine and others are counted apart, so that many small
         questions do not push the images out.
@@ -189,11 +193,12 @@ def _together(
         connection.execute("BEGIN IMMEDIATE")
         results = [work(connection) for work, _ in calls]
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except Exception as error:
+        # Not only SQLite's own: no memory, a number or a text that it cannot hold. Whoever waits must hear of it.
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         if last_try:
-            log.error("the store failed: %s", error)
+            log.error("the store failed: %s: %s", type(error).__name__, error)
             calls[0][1](None, StoreError(str(error)))
         return last_try
     for (_, then), result in zip(calls, results, strict=True):

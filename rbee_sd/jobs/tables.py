@@ -73,12 +73,17 @@ class Totals:
     """What is in the store."""
 
     states: dict[str, int]
+    ended: dict[bool, int]
+    """Those that ended, for the engine or not."""
     bytes: int
 
 
 COLUMNS = tuple(field.name for field in fields(Record))
 FINISHED = ("state", "work", "attempt", "outcome", "events", "bytes", "ended")
 SELECT = f"SELECT {', '.join(COLUMNS)} FROM jobs"  # noqa: S608
+_SHORT = ("x''" if name in ("work", "events") else name for name in COLUMNS)
+_SELECT_SHORT = f"SELECT {', '.join(_SHORT)} FROM jobs"  # noqa: S608
+"""Without what is long: input images of those that live, events of those that ended."""
 _INSERT = f"INSERT INTO jobs ({', '.join(COLUMNS[:-1])}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))})"  # noqa: S608
 
 _OVER_COUNT = """
@@ -146,19 +151,24 @@ def finish(record: Record, connection: sqlite3.Connection) -> None:
 
 
 def page(state: str, before: int | None, limit: int, connection: sqlite3.Connection) -> list[Record]:
-    """Some jobs, newest first; see `Store.page`."""
+    """Some jobs, newest first, without `work` and `events`; see `Store.page`."""
     conditions, values = ["number < ?"], [2**62 if before is None else before]
     if state:
         conditions.append("state = ?")
-    query = f"{SELECT} WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?"
+    query = f"{_SELECT_SHORT} WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?"
     return [_made(row) for row in connection.execute(query, [*values, *([state] if state else []), limit])]
 
 
 def totals(connection: sqlite3.Connection) -> Totals:
     """How many jobs there are in each state, and the bytes of images."""
     states = dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
-    (held,) = connection.execute("SELECT coalesce(sum(bytes), 0) FROM jobs WHERE ended IS NOT NULL").fetchone()
-    return Totals(states, held)
+    ended, held = {False: 0, True: 0}, 0
+    for image, count, size in connection.execute(
+        "SELECT image, count(*), sum(bytes) FROM jobs WHERE ended IS NOT NULL GROUP BY image"
+    ):
+        ended[bool(image)] = count
+        held += size
+    return Totals(states, ended, held)
 
 
 def forgotten(job_id: str, connection: sqlite3.Connection) -> bool:
@@ -174,7 +184,7 @@ def holding(job_ids: list[str], connection: sqlite3.Connection) -> set[str]:
 
 def forget(
     before: float, count: int | None, size: int | None, connection: sqlite3.Connection
-) -> list[tuple[str, str, int]]:
+) -> list[tuple[str, str, bool, int]]:
     """Delete ended jobs and remember their ids; see `Store.forget`. `before` is of the store's clock."""
     gone = {
         number
@@ -187,8 +197,8 @@ def forget(
         gone |= {number for (number,) in connection.execute(_OVER_SIZE, (size,))}
     if not gone:
         return []
-    jobs: list[tuple[str, str, int]] = [
-        connection.execute("DELETE FROM jobs WHERE number = ? RETURNING id, state, bytes", (number,)).fetchone()
+    jobs: list[tuple[str, str, bool, int]] = [
+        connection.execute("DELETE FROM jobs WHERE number = ? RETURNING id, state, image, bytes", (number,)).fetchone()
         for number in sorted(gone)
     ]
     connection.executemany("INSERT OR IGNORE INTO forgotten (id) VALUES (?)", [(job_id,) for job_id, *_ in jobs])

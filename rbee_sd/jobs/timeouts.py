@@ -24,9 +24,12 @@ class Timeouts:
 
     def begin(self, key: str, seconds: float) -> None:
         """Its time begins, anew if it had begun."""
-        self._left[key] = seconds
         if self._timer is None:
+            self._left[key] = seconds
             self._wait()
+        else:
+            # At the next look, what has passed already is taken off again.
+            self._left[key] = seconds + self._passed()
 
     def end(self, key: str) -> None:
         """Its time does not matter any more. Idempotent."""
@@ -35,14 +38,22 @@ class Timeouts:
             self._timer.cancel()
             self._timer = None
 
+    def clear(self) -> None:
+        """No time matters any more. Idempotent."""
+        for key in tuple(self._left):
+            self.end(key)
+
     def _wait(self) -> None:
         loop = asyncio.get_running_loop()
         self._looked = loop.time()
         self._timer = loop.call_later(min(TICK, *self._left.values()), self._look)
 
+    def _passed(self) -> float:
+        return min(asyncio.get_running_loop().time() - self._looked, 2 * TICK)
+
     def _look(self) -> None:
         self._timer = None
-        passed = min(asyncio.get_running_loop().time() - self._looked, 2 * TICK)
+        passed = self._passed()
         for key in self._left:
             self._left[key] -= passed
         for key in [key for key, left in self._left.items() if left <= 0]:

@@ -33,6 +33,8 @@ class Watchdog:
     def heard(self) -> None:
         """The engine said something."""
         self._silence = 0.0
+        if self._timer is not None:
+            self._looked = asyncio.get_running_loop().time()
 
     def rest(self) -> None:
         """There is no work, or no engine. Idempotent."""

@@ -41,6 +41,10 @@ MAX_CURVES = 64
 """Image sizes whose curves are kept; the one measured longest ago goes first."""
 
 
+CAUSES = ("crashed", "stalled", "stuck", "not started", "model failed")
+"""Why engines end unasked."""
+
+
 class Health(StrEnum):
     """What the engine is up to; the value is the `reason` of `/ready`."""
 
@@ -106,7 +110,7 @@ class Worker:
         self.detail = ""
         self.model: Ready | None = None
         self.pulse = Pulse(0)
-        self.deaths: Counter[str] = Counter()
+        self.deaths = Counter(dict.fromkeys(CAUSES, 0))
         self._before = Pulse(0)
         self.starts = 0
 
@@ -238,6 +242,8 @@ class Worker:
         log.error("the engine did not let go of %s within %g s; it is replaced", job_id, self._cancel_timeout)
         if self._process is not None:
             self._replaced = True
+            # It takes nothing any more, however long it takes to die.
+            self.health = Health.RESTARTING
             self._process.kill()
 
     def _stalled(self) -> None:

@@ -96,7 +96,25 @@ async def test_each_named_key_opens_and_has_a_quota_of_its_own(guarded: tuple[Se
     assert await status("for all") == 200
     answer = await client.http.post("/v1/jobs", json={"prompt": "a"}, headers={"X-API-Key": made["bob"]})
     assert known(server, answer.json()["job_id"]).order.owner == "bob"
+    # Nor do they share Idempotency-Keys.
+    ids = set()
+    for key in ("for all", made["alice"]):
+        sent = {"Authorization": f"Bearer {key}", "Idempotency-Key": "1"}
+        job = await guarded_submit(client, sent)
+        ids.add(job)
+    assert len(ids) == 2
     await client.http.aclose()
+
+
+async def guarded_submit(client: Client, headers: dict[str, str]) -> str:
+    """Submit a job, as soon as the quota lets it through; its id."""
+
+    async def accepted() -> str:
+        answer = await client.http.post("/v1/jobs", json={"prompt": "a"}, headers=headers)
+        return str(answer.json().get("job_id", ""))
+
+    job_id: str = await eventually(accepted)
+    return job_id
 
 
 async def test_without_limits_nobody_is_refused(client: Client) -> None:

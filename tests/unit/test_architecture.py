@@ -21,7 +21,7 @@ RULES = {
     "operations": {"operations", "jobs", "messages", "settings", "errors"},
     "jobs": {"jobs", "messages", "errors"},
     "worker": {"worker", "messages"},
-    "metrics": {"jobs", "worker"},
+    "metrics": {"jobs", "worker", "messages"},
     "engine": {"engine", "messages", "log"},
     "messages": set[str](),
     "errors": set[str](),

@@ -388,6 +388,16 @@ async def test_no_job_keeps_one_that_is_tried_alone_company(bench: Bench) -> Non
     assert bench.seats.running == [late.id]
 
 
+async def test_what_is_left_to_the_next_run_does_not_time_out(bench: Bench) -> None:
+    job = await bench.running(timeout=0.05)
+    bench.dispatcher.close()
+    bench.registry.suspend(job)
+    over = asyncio.get_running_loop().time() + 0.4
+    await eventually(lambda: asyncio.get_running_loop().time() > over)
+    assert job.state is State.QUEUED
+    assert not job.told
+
+
 async def test_an_attempt_that_cannot_be_noted_is_none_and_is_tried_again(
     bench: Bench, store: PromptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -557,7 +567,7 @@ async def test_cancel_racing_with_completion_gives_one_terminal_event_and_files_
             move()
             # Jitter, so that the end falls before, in and after the writing of the file.
             if chance.random() < 0.8:
-                await asyncio.sleep(chance.random() * 0.004)
+                await asyncio.sleep(chance.random() * 0.012)
         await bench.disk_is_quiet()
         outcomes.add(job.state)
         assert len(terminal_events(job)) == 1

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rbee_sd import keys
 from rbee_sd.errors import SettingsError
 from rbee_sd.keys import Keys, add, fingerprint, keys_of, read, remove
 
@@ -50,6 +49,15 @@ def test_the_one_key_of_a_setting_has_no_name_and_stands_beside_those_of_the_fil
     assert (known.name_of(b"secret"), known.name_of(named.encode())) == ("", "alice")
     assert not keys_of("", "")
     assert bool(known)
+
+
+def test_a_file_whose_last_key_was_removed_does_not_open_the_worker_to_everybody(path: Path) -> None:
+    add(path, "alice")
+    remove(path, "alice")
+    with pytest.raises(SettingsError, match="no key in"):
+        keys_of("", str(path))
+    with pytest.raises(SettingsError, match="no key in"):
+        keys_of("secret", str(path))
 
 
 def test_a_name_is_taken_once(path: Path) -> None:
@@ -102,8 +110,13 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
 
 
 def test_every_hash_is_compared_also_behind_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = []
-    monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: compared.append(b) or a == b)
+    compared: list[bytes] = []
+
+    def compare(first: bytes, second: bytes) -> bool:
+        compared.append(second)
+        return first == second
+
+    monkeypatch.setattr("rbee_sd.keys.hmac.compare_digest", compare)
     known = Keys({name: fingerprint(name) for name in ("first", "second", "third")})
     assert known.name_of(b"first") == "first"
     assert len(compared) == 3

@@ -44,14 +44,7 @@ class Run:
     def __init__(self, folder: Path, **bounds: Any) -> None:
         self.store = Store(folder / "jobs.sqlite")
         self.images = ImageFiles(folder / "images")
-        bounds = {
-            "queue_size": 64,
-            "queue_bytes": 1_000_000,
-            "ttl": 3600.0,
-            "history": 2000,
-            "size": 1_000_000,
-        } | bounds
-        self.registry = JobRegistry(self.store, self.images, **bounds)
+        self.registry = JobRegistry(self.store, self.images, **BOUNDS | bounds)
 
     async def begin(self) -> Run:
         """Open what is there and take it up."""
@@ -254,7 +247,7 @@ async def test_a_record_that_cannot_be_read_ends_its_job_and_no_other(begin: Beg
     broken, ended, sound = await run.accept(), await run.completed(), await run.accept()
     run.end()
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as connection:
-        connection.execute("UPDATE jobs SET work = x'0102' WHERE id = ?", (broken.id,))
+        connection.execute("UPDATE jobs SET treatment = x'0102' WHERE id = ?", (broken.id,))
         connection.execute("UPDATE jobs SET events = x'0102' WHERE id = ?", (ended.id,))
         connection.commit()
     run = await begin()
@@ -265,7 +258,32 @@ async def test_a_record_that_cannot_be_read_ends_its_job_and_no_other(begin: Beg
     with pytest.raises(RequestError) as caught:
         await run.registry.recall(ended.id)
     assert (caught.value.status, caught.value.code) == (410, "job_expired")
-    assert {job.id for job in await run.registry.page("", None, 10)} == {broken.id, sound.id}
+    assert {job.id for job in await run.registry.page("", None, 10)} == {broken.id, ended.id, sound.id}
+
+
+async def test_what_another_version_kept_is_read_as_far_as_it_is_known(begin: Begin, tmp_path: Path) -> None:
+    run = await begin()
+    job = await run.accept(work=Generate("", "a", "", 5, count=3, inputs=(b"image",)), timeout=7.0)
+    run.end()
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as connection:
+        (kept,) = connection.execute("SELECT treatment FROM jobs").fetchone()
+        treatment = orjson.loads(kept) | {"a field": "of a newer version"}
+        treatment["work"] |= {"control": [1, 2]}
+        del treatment["timeout"], treatment["work"]["count"]
+        connection.execute("UPDATE jobs SET treatment = ?", (orjson.dumps(treatment),))
+        connection.commit()
+    run = await begin()
+    restored = run.registry.find(job.id)
+    assert (restored.order.timeout, restored.order.work.count) == (300.0, 1)
+    assert (restored.order.work.prompt, restored.order.work.inputs) == ("a", (b"image",))
+
+
+async def test_a_page_reads_no_images_and_no_events(begin: Begin) -> None:
+    run = await begin()
+    await run.completed()
+    await run.accept(work=Generate("", "a", "", 5, inputs=(b"x" * 100_000,)))
+    records = await run.store.page("", None, 10)
+    assert [(record.work, record.events) for record in records] == [(b"", b""), (b"", b"")]
 
 
 # Pages, and forgetting.
@@ -527,8 +545,31 @@ async def test_a_file_that_is_no_database_of_ours_is_left_as_it_is(begin: Begin,
     assert not any(thread.name == "store" for thread in threading.enumerate())
 
 
-async def test_a_question_that_fails_says_so_and_the_thread_lives(begin: Begin) -> None:
+async def test_whatever_fails_in_the_store_is_told_and_the_thread_lives(begin: Begin) -> None:
     run = await begin()
+    for value in ("\ud800", 2**70):
+        with pytest.raises(StoreError):
+            await run.store._ask(lambda connection, value=value: connection.execute("SELECT ?", (value,)))
     with pytest.raises(StoreError):
         await run.store._ask(lambda connection: connection.execute("SELECT nonsense"))
     assert (await run.store.totals()).bytes == 0
+
+
+async def test_an_end_that_could_not_be_written_is_tried_once_more_as_the_worker_stops(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = await begin()
+    job = await run.accept()
+    real = tables.finish
+
+    def broken(record: Record, connection: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(tables, "finish", broken)
+    run.registry.cancel(job, "requested")
+    await run.registry.settle()
+    assert names(job)[-1] == "cancelled"
+    assert rows(tmp_path, "SELECT ended FROM jobs") == [(None,)]
+    monkeypatch.setattr(tables, "finish", real)
+    await run.registry.write_left()
+    assert rows(tmp_path, "SELECT state FROM jobs WHERE ended IS NOT NULL") == [("cancelled",)]
