@@ -148,7 +148,11 @@ class Store:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(then, result, error)
 
-        self._calls.put((work, later))
+        if self._thread is None:
+            # Nobody would ever answer.
+            later(None, StoreError("the store is not open"))
+        else:
+            self._calls.put((work, later))
 
     async def _ask(self, work: Work[T]) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()

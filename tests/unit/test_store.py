@@ -555,6 +555,15 @@ async def test_whatever_fails_in_the_store_is_told_and_the_thread_lives(begin: B
     assert (await run.store.totals()).bytes == 0
 
 
+async def test_a_store_that_is_not_open_says_so(begin: Begin, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not open"):
+        await Store(tmp_path / "jobs.sqlite").totals()
+    run = await begin()
+    run.end()
+    with pytest.raises(StoreError, match="not open"):
+        await run.store.totals()
+
+
 async def test_an_end_that_could_not_be_written_is_tried_once_more_as_the_worker_stops(
     begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
