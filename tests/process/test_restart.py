@@ -87,16 +87,20 @@ async def test_running_and_waiting_jobs_go_on_in_their_order_after_a_kill(
     assert data((await again.events(waiting[0]))[-2])["image_base64"] == picture
 
 
-async def test_what_has_ended_before_a_kill_is_told_as_before(start_worker: StartWorker, tmp_path: Path) -> None:
+async def test_what_has_ended_before_a_kill_is_told_as_before(
+    start_worker: StartWorker, faults: Faults, tmp_path: Path
+) -> None:
     worker, client = start_worker()
     await client.ready()
     done = await client.submit(steps=3)
     told = [(event.id, event.event, event.data) for event in await client.events(done)]
+    faults.on("hang")
     refused = await client.submit(steps=2)
-    await client.http.delete(f"/v1/jobs/{refused}")
+    assert (await client.http.delete(f"/v1/jobs/{refused}")).json()["state"] == "cancelled"
     before = [await client.job(job_id) for job_id in (done, refused)]
     image = await client.http.get(f"/v1/jobs/{done}/image")
     kill(worker)
+    faults.off("hang")
     _, again = start_worker(state_dir=tmp_path / "state0")
     assert [(event.id, event.event, event.data) for event in await again.events(done)] == told
     assert [await again.job(job_id) for job_id in (done, refused)] == before

@@ -85,8 +85,8 @@ async def test_no_image_has_its_name_before_all_are_on_disk(
 
     monkeypatch.setattr(os, "fsync", watch)
     await images.save("job_1", PICTURES)
-    # Each file is synced before the name appears, and the name is synced after.
-    assert seen == [(True, False)] * 3 + [(False, True)]
+    # Each file and their folder are synced before the name appears, and the name is synced after.
+    assert seen == [(True, False)] * 3 + [(False, False), (False, True)]
 
 
 def failing_fsync(at: int) -> Callable[[int], None]:
