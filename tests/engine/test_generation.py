@@ -77,7 +77,7 @@ def test_the_picture_has_the_size_that_was_asked_for(model: Diffusion, width: in
     "change",
     [
         {"prompt": "a large green heart on a white background"},
-        {"negative_prompt": "blurry"},
+        {"negative_prompt": "a blue background"},
         {"guidance_scale": 2.0},
         {"scheduler": "euler_a"},
         {"steps": 4},
