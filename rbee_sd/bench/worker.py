@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -64,26 +65,30 @@ class BenchedWorker:
             raise BenchError(f"the worker ended with status {self.process.returncode}:\n{tail}")
 
 
+async def launch(log: BinaryIO, *flags: str) -> asyncio.subprocess.Process:
+    """Start `rbee-sd serve` with these flags alone, in a process group of its own."""
+    # The settings of whoever runs this must not change what the worker does.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_SD_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "rbee_sd", "serve", *flags),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=log,
+        env=environ,
+        start_new_session=True,
+    )
+
+
 @asynccontextmanager
 async def started(*flags: str, port: int = 0) -> AsyncIterator[BenchedWorker]:
     """Start a worker with defaults and these flags; on leaving, it, its engine and its folder are gone."""
     with tempfile.TemporaryDirectory(prefix="rbee-sd-bench-") as folder:
         log = Path(folder) / "log"
         state = str(Path(folder) / "state")
-        command = ("-m", "rbee_sd", "serve", "--port", str(port), "--state-dir", state, *flags)
-        # The settings of whoever runs this must not change what is measured.
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_SD_")}
         with log.open("xb") as output:
             began = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=output,
-                env=environ,
-                start_new_session=True,
-            )
+            process = await launch(output, "--port", str(port), "--state-dir", state, *flags)
         try:
             yield BenchedWorker(process, log, began)
         finally:

@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import psutil
+
+from rbee_sd.bench.worker import launch
 
 START_DEADLINE = 60.0
 STOP_DEADLINE = 45.0
@@ -46,17 +47,8 @@ class ChaosWorker:
         """Start it and wait until it listens. Raises `TimeoutError`."""
         settings = SETTINGS | {"fake_pipeline": str(self.faults), "model": "fake", "state_dir": str(self.state)}
         flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_SD_")}
         with self.log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "rbee_sd", "serve", "--port", str(self.port), *flags),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=output,
-                env=environ,
-                start_new_session=True,
-            )
+            self._process = await launch(output, "--port", str(self.port), *flags)
         self.starts += 1
         async with asyncio.timeout(START_DEADLINE), httpx2.AsyncClient(base_url=self.url, trust_env=False) as http:
             while True:

@@ -9,7 +9,6 @@ import click
 
 from rbee_sd import keys
 from rbee_sd.cli import options
-from rbee_sd.errors import SettingsError
 
 
 @click.group("keys", short_help="Make, list or remove API keys.")
@@ -27,20 +26,16 @@ def command(conf: str | None, **flags: Any) -> None:
 @click.pass_obj
 def add_key(path: Path, name: str) -> None:
     """Make a key for NAME and print it. It is told this once: only its fingerprint is kept."""
-    try:
+    with options.usage_errors():
         click.echo(keys.add(path, name))
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
 
 
 @command.command("list")
 @click.pass_obj
 def list_keys(path: Path) -> None:
     """List the names of the keys, and the beginnings of their fingerprints."""
-    try:
+    with options.usage_errors():
         found = keys.read(path)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
     for name, digits in found.items():
         click.echo(f"{name}  {digits[:12]}")
 
@@ -50,7 +45,5 @@ def list_keys(path: Path) -> None:
 @click.pass_obj
 def remove_key(path: Path, name: str) -> None:
     """Remove the key of NAME."""
-    try:
+    with options.usage_errors():
         keys.remove(path, name)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
@@ -29,8 +30,15 @@ def with_settings(names: Collection[str] = tuple(settings.HINTS)) -> Callable[[F
 
 def read(conf: str | None, flags: dict[str, Any]) -> settings.Settings:
     """The settings of this call. Ends the process with status 2 when they are wrong."""
-    try:
+    with usage_errors():
         return settings.load(flags, os.environ, conf)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What is wrong with a setting, or with a file that one names, is wrong with the call: status 2."""
+    try:
+        yield
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
 

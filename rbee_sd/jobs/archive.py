@@ -15,7 +15,7 @@ from rbee_sd.jobs.images import OURS, ImageFiles
 from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.records import RecordError, job_of
 from rbee_sd.jobs.store import Store, StoreError
-from rbee_sd.jobs.tables import Record, Totals
+from rbee_sd.jobs.tables import Record
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,6 @@ class Archive:
         """
         records = await self._store.live()
         return [self._live(record) for record in sorted(records, key=lambda each: (each.attempt == 0, each.number))]
-
-    async def totals(self) -> Totals:
-        """What is in the store. Raises `StoreError`."""
-        return await self._store.totals()
 
     async def find(self, job_id: str) -> Job:
         """A job by its id. Raises 404 for one never known, 410 for one forgotten, 503 when the disk fails."""

@@ -86,7 +86,7 @@ class JobRegistry:
         One that was tried `attempts` times has had its chance. `left` are the ids that images were found for.
         Raises `StoreError`.
         """
-        totals = await self._archive.totals()
+        totals = await self._store.totals()
         self._counts |= totals.states
         self._ended_of |= totals.ended
         self.image_bytes = totals.bytes
@@ -185,6 +185,8 @@ class JobRegistry:
 
     async def write_left(self) -> None:
         """Try once more to write the ends that could not be written."""
+        if not self._unwritten:
+            return
         for job_id, record in tuple(self._unwritten.items()):
             self._store.finish(record, partial(self._written, job_id))
         # Answered behind those: the store does one after another.
