@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,46 @@ import httpx2
 from tqdm import tqdm
 
 from rbee_sd.chaos.books import TERMINAL, Books, on_disk
-from rbee_sd.chaos.clients import ChaosClient, whole_stream
+from rbee_sd.chaos.clients import WAYS, ChaosClient, whole_stream
 from rbee_sd.chaos.faults import FAULTS, LeftBehindError, heal
 from rbee_sd.chaos.worker import ChaosWorker
+from rbee_sd.client import Client
 
-QUIET_DEADLINE = 120.0
-"""Seconds that the jobs which are left may take once nothing fails any more."""
-LARGEST_FRONT = 250_000_000
-"""Bytes."""
+QUIET_DEADLINE = 400.0
+"""Seconds that the jobs which are left may take once nothing fails any more: an engine that died five times without
+having done a job is left alone for 300."""
+LEFT_OPEN = 5
+"""Files and threads that a front may have more in the end than after its first job."""
+LOOK_AGAIN = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done. `times` bounds the number of faults; 0: as many as the time allows."""
+
+    seconds: float
+    times: int
+    clients: int
+    seed: int
+    pause: float
+    faults: list[str]
+    ways: list[str]
+
+
+class Words(click.ParamType[list[str]]):
+    """Some of `known`, separated by commas."""
+
+    name = "A,B,…"
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = list(known)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Called by click."""
+        words = [word.strip() for word in str(value).split(",") if word.strip()]
+        if unknown := sorted(set(words) - set(self._known)):
+            self.fail(f"there is no {', '.join(unknown)}; there is {', '.join(self._known)}", param, ctx)
+        return words
 
 
 @click.command()
@@ -33,16 +67,15 @@ LARGEST_FRONT = 250_000_000
 @click.option("--clients", type=click.IntRange(1, 500), default=12, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Another one is another run.")
 @click.option("--pause", type=click.FloatRange(0), default=1.5, show_default=True, help="Seconds between faults.")
-@click.option("--faults", default=",".join(FAULTS), help="Which, by name, separated by commas. [default: all]")
+@click.option("--faults", type=Words(FAULTS), default=",".join(FAULTS), help="Which. [default: all]")
+@click.option("--times", default=0, help="End after so many faults, should the time not be over by then.")
+@click.option("--ways", type=Words(WAYS), default=",".join(WAYS), help="What clients do. [default: all]")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep state and log here. [default: a temporary one]")
-def main(minutes: float, clients: int, seed: int, pause: float, faults: str, folder: Path | None) -> None:
+def main(minutes: float, folder: Path | None, **plan: Any) -> None:
     """Run a worker with a fake pipeline under clients and faults, then compare what was promised with what came."""
-    names = [name.strip() for name in faults.split(",") if name.strip()]
-    if unknown := sorted(set(names) - set(FAULTS)):
-        raise click.UsageError(f"no such fault: {', '.join(unknown)}; there is {', '.join(FAULTS)}")
     with tempfile.TemporaryDirectory(prefix="rbee-sd-chaos-") as temporary:
         worker = ChaosWorker(folder or Path(temporary))
-        wrong, report = asyncio.run(_run(worker, names, 60 * minutes, clients, seed, pause))
+        wrong, report = asyncio.run(_run(worker, Plan(60 * minutes, **plan)))
     click.echo(report)
     for line in wrong:
         click.echo(f"WRONG: {line}")
@@ -50,51 +83,53 @@ def main(minutes: float, clients: int, seed: int, pause: float, faults: str, fol
     sys.exit(1 if wrong else 0)
 
 
-async def _run(
-    worker: ChaosWorker, names: list[str], seconds: float, clients: int, seed: int, pause: float
-) -> tuple[list[str], str]:
+async def _run(worker: ChaosWorker, plan: Plan) -> tuple[list[str], str]:
     books, done = Books(), Counter[str]()
     began = time.monotonic()
     try:
         (worker.faults / "capacity").write_text("4")
         await worker.start()
-        await _storm(worker, books, done, names, seconds, clients, seed, pause)
+        await _good_job(worker)
+        before = worker.footprint()
+        await _storm(worker, books, done, plan)
         views, streams, wrong = await _calm(worker, books)
         wrong += books.compare(views, streams)
+        wrong += await _left_open(worker, before)
         wrong += await _stopped(worker)
         wrong += on_disk(worker.state, views)
     finally:
         worker.signal_group(signal.SIGKILL)
-    if worker.largest["front"] > LARGEST_FRONT:
-        wrong.append(f"the front grew to {worker.largest['front'] // 1_000_000} MB")
-    return [*books.wrong, *wrong], _report(worker, books, done, views, seed, time.monotonic() - began)
+    wrong += worker.measures.wrong()
+    return [*books.wrong, *wrong], _report(worker, books, done, views, plan.seed, time.monotonic() - began)
 
 
-async def _storm(
-    worker: ChaosWorker,
-    books: Books,
-    done: Counter[str],
-    names: list[str],
-    seconds: float,
-    clients: int,
-    seed: int,
-    pause: float,
-) -> None:
-    """Clients and faults, for so many seconds."""
+async def _good_job(worker: ChaosWorker) -> None:
+    async with Client(worker.url) as client:
+        job = await client.submit(prompt="a red circle", steps=1)
+        async for _ in client.follow(job["job_id"]):
+            pass
+
+
+async def _storm(worker: ChaosWorker, books: Books, done: Counter[str], plan: Plan) -> None:
+    """Clients and faults, for as long as it was asked for."""
     crowd = [
-        asyncio.create_task(ChaosClient(worker.url, books, random.Random(f"{seed} client {n}")).run())
-        for n in range(clients)
+        asyncio.create_task(
+            ChaosClient(worker.url, books, worker.measures, plan.ways, random.Random(f"{plan.seed} client {n}")).run()
+        )
+        for n in range(plan.clients)
     ]
-    chance = random.Random(f"{seed} faults")
+    probe = asyncio.create_task(worker.probe())
+    chance = random.Random(f"{plan.seed} faults")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    with tqdm(total=round(seconds), unit="s", disable=None) as bar:
-        while (passed := loop.time() - began) < seconds:
+    with tqdm(total=round(plan.seconds), unit="s", disable=None) as bar:
+        while (passed := loop.time() - began) < plan.seconds and not 0 < plan.times <= done.total():
             bar.update(round(passed) - bar.n)
             bar.set_postfix(jobs=len(books.jobs), faults=done.total(), refresh=False)
-            worker.weigh()
-            await asyncio.sleep(chance.uniform(0, 2 * pause))
-            name = chance.choice(names)
+            await asyncio.sleep(chance.uniform(0, 2 * plan.pause))
+            if not plan.faults:
+                continue
+            name = chance.choice(plan.faults)
             try:
                 await FAULTS[name](worker, chance)
             except LeftBehindError as error:
@@ -103,11 +138,13 @@ async def _storm(
                 await worker.start()
             done[name] += 1
     heal(worker)
-    for task in crowd:
+    for task in (*crowd, probe):
         task.cancel()
     for task, end in zip(crowd, await asyncio.gather(*crowd, return_exceptions=True), strict=True):
         if not isinstance(end, asyncio.CancelledError):
             books.wrong.append(f"a client of ours failed: {end!r} ({task.get_name()})")
+    with suppress(asyncio.CancelledError):
+        await probe
 
 
 async def _calm(
@@ -127,7 +164,7 @@ async def _calm(
                     live += len((await http.get("/v1/jobs", params={"state": state, "limit": 1})).json()["jobs"])
                 if not live:
                     break
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK_AGAIN)
         else:
             wrong.append(f"there are live jobs {QUIET_DEADLINE:g} s after the last fault")
         for job_id in tqdm(books.jobs, "comparing", unit="job", disable=None):
@@ -137,6 +174,17 @@ async def _calm(
                 if views[job_id]["state"] in TERMINAL.values():
                     streams[job_id] = await whole_stream(http, job_id)
     return views, streams, wrong
+
+
+async def _left_open(worker: ChaosWorker, before: tuple[int, int]) -> list[str]:
+    """Whether the front has let go of what it held, once nobody asks for anything any more."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + QUIET_DEADLINE
+    while any(now > once + LEFT_OPEN for now, once in zip(worker.footprint(), before, strict=True)):
+        if loop.time() > deadline:
+            return [f"the front has {worker.footprint()} open files and threads; after its first job it had {before}"]
+        await asyncio.sleep(LOOK_AGAIN)
+    return []
 
 
 async def _stopped(worker: ChaosWorker) -> list[str]:
@@ -160,7 +208,7 @@ def _report(
         "errors: " + (_listed(codes) or "none"),
         f"tried again: {sum(view['attempt'] > 1 for view in views.values())}",
         "clients: " + _listed(books.counts),
-        f"largest: front {worker.largest['front'] // 1_000_000} MB, engine {worker.largest['engine'] // 1_000_000} MB",
+        *worker.measures.lines(),
     ]
     return "\n".join(lines)
 

@@ -4,45 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 
 import httpx2
 import orjson
 
 from rbee_sd.chaos.books import TERMINAL, Books
+from rbee_sd.chaos.measures import Measures
 
 TIMEOUT = 10.0
 PAUSE = 0.2
 """Seconds before something is tried again."""
-WAYS = ("listen", "listen", "listen", "leave", "ignore", "cancel")
+WAYS = ("listen", "leave", "ignore", "cancel", "race")
+OFTEN = "listen"
+"""What clients do as often as all the rest together, where they do it at all."""
 
 
 class ChaosClient:
-    """One of many. Runs until it is cancelled, and goes on listening where it can."""
+    """One of many, with its `ways`. Runs until it is cancelled, and goes on listening where it can."""
 
-    def __init__(self, url: str, books: Books, chance: random.Random) -> None:
+    def __init__(self, url: str, books: Books, measures: Measures, ways: Sequence[str], chance: random.Random) -> None:
         self._http = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=False)
         self._books = books
+        self._measures = measures
+        self._ways = [*ways, *[OFTEN] * ((len(ways) - 2) if OFTEN in ways else 0)]
         self._chance = chance
+        self._usual = 0.05
+        """Seconds until a job of one step is done, about."""
 
     async def run(self) -> None:
         """Ask for one job after another."""
         try:
             while True:
-                job_id = await self._submit()
-                if job_id is not None:
-                    await self._live_with(job_id)
-                await asyncio.sleep(self._chance.uniform(0, PAUSE))
+                way = self._chance.choice(self._ways)
+                if way == "race":
+                    await self._race()
+                elif (job_id := await self._submit(self._chance.randrange(1, 12))) is not None:
+                    await self._live_with(job_id, way)
+                    await asyncio.sleep(self._chance.uniform(0, PAUSE))
         finally:
             await self._http.aclose()
 
-    async def _submit(self) -> str | None:
+    async def _submit(self, steps: int) -> str | None:
         """The job's id, after as many tries as it takes; None if the worker does not want it."""
         key = str(uuid.UUID(int=self._chance.getrandbits(128)))
         fields = {
             "prompt": "a red circle",
-            "steps": self._chance.randrange(1, 12),
+            "steps": steps,
             "priority": self._chance.choice((0, 0, 0, 1)),
             "on_disconnect": self._chance.choice(("cancel", "finish")),
             "preview": self._chance.random() < 0.3,
@@ -64,8 +75,25 @@ class ChaosClient:
                 return None
             await asyncio.sleep(PAUSE)
 
-    async def _live_with(self, job_id: str) -> None:
-        match self._chance.choice(WAYS):
+    async def _race(self) -> None:
+        """Cancel a job at about the moment of its end, and listen to it meanwhile."""
+        job_id = await self._submit(1)
+        if job_id is None:
+            return
+        listening = asyncio.create_task(self._listen(job_id, None))
+        try:
+            await asyncio.sleep(self._chance.uniform(0, 2 * self._usual))
+            await self._cancel(job_id)
+            await listening
+        finally:
+            listening.cancel()
+        end = "complete" if any(name == "complete" for _, name in self._books.told.get(job_id, ())) else "cancelled"
+        self._books.counts[f"races that ended {end}"] += 1
+        # So that about as many are won as are lost, however fast the worker is.
+        self._usual = min(max(self._usual * (0.95 if end == "complete" else 1.05), 0.001), 1.0)
+
+    async def _live_with(self, job_id: str, way: str) -> None:
+        match way:
             case "listen":
                 await self._listen(job_id, None)
             case "leave":
@@ -76,11 +104,12 @@ class ChaosClient:
 
     async def _listen(self, job_id: str, seconds: float | None) -> None:
         """Follow the stream to its end, through lost connections; or leave it after so many seconds."""
-        last = 0
+        last, told = 0, 0.0
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
                     headers = {"Last-Event-ID": str(last)} if last else {}
+                    since = time.monotonic()
                     try:
                         async with self._http.sse(
                             f"/v1/jobs/{job_id}/stream", params={"images": "url"}, headers=headers
@@ -95,6 +124,8 @@ class ChaosClient:
                                     return
                                 if event.data:
                                     last = self._heard(job_id, last, int(event.id), event.event)
+                                if event.event == "narration" and "engine" in event.data:
+                                    told = self._measures.heard(since, told)
                     except httpx2.TransportError:
                         self._books.counts["streams broken off"] += 1
                     await asyncio.sleep(PAUSE)

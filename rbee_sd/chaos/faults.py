@@ -6,6 +6,7 @@ import asyncio
 import random
 import resource
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -26,8 +27,10 @@ class LeftBehindError(Exception):
 async def kill_front(worker: ChaosWorker, chance: random.Random) -> None:
     """The front is killed and started again."""
     await worker.end(signal.SIGKILL)
-    if left := await worker.left(ENGINE_GONE_WITHIN + 1):
-        raise LeftBehindError(f"{len(left)} processes outlived a front that was killed")
+    died = time.monotonic()
+    if left := await worker.left(ENGINE_GONE_WITHIN):
+        raise LeftBehindError(f"{len(left)} processes outlived a front that was killed, for over a second")
+    worker.measures.engine_gone.append(time.monotonic() - died)
     await worker.start()
 
 
@@ -42,8 +45,14 @@ async def stop_front(worker: ChaosWorker, chance: random.Random) -> None:
 
 
 async def kill_engine(worker: ChaosWorker, chance: random.Random) -> None:
-    """The engine is killed."""
-    _signal(worker.engine(), signal.SIGKILL)
+    """The engine is killed, mostly while it works and is listened to."""
+    slow = worker.faults / "slow"
+    slow.write_text("0.05")
+    await asyncio.sleep(chance.uniform(0, 1))
+    engine = worker.engine()
+    worker.measures.engine_died()
+    _signal(engine, signal.SIGKILL)
+    slow.unlink(missing_ok=True)
 
 
 async def stop_engine(worker: ChaosWorker, chance: random.Random) -> None:
@@ -117,6 +126,7 @@ FAULTS: dict[str, Fault] = {
     "segv": switched("segv"),
     "garbage": switched("garbage"),
     "half-message": switched("half-message"),
+    "huge-frame": switched("huge-frame"),
     "oom": switched("oom"),
     "fail": switched("fail"),
     "device-lost": switched("device-lost"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import httpx2
 import psutil
 
 from rbee_sd.bench.worker import launch
+from rbee_sd.chaos.measures import Measures
 
 START_DEADLINE = 60.0
 STOP_DEADLINE = 45.0
 LOOK_AGAIN = 0.05
+WEIGH_EVERY = 20
 SETTINGS = {
     "drain_timeout": "1",
     "step_timeout": "1.5",
@@ -39,8 +43,9 @@ class ChaosWorker:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
-        self.statuses: list[int] = []
-        self.largest: dict[str, int] = {"front": 0, "engine": 0}
+        self.measures = Measures()
+        self._moment = 0
+        """Changes whenever the front itself is started, stopped or killed."""
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -50,6 +55,7 @@ class ChaosWorker:
         with self.log.open("ab") as output:
             self._process = await launch(output, "--port", str(self.port), *flags)
         self.starts += 1
+        self._disturbed()
         async with asyncio.timeout(START_DEADLINE), httpx2.AsyncClient(base_url=self.url, trust_env=False) as http:
             while True:
                 with suppress(httpx2.TransportError):
@@ -80,6 +86,7 @@ class ChaosWorker:
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to the front, its engine, and what multiprocessing started for them."""
+        self._disturbed()
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -89,12 +96,11 @@ class ChaosWorker:
         process = self._process
         if process is None:
             return None
+        self._disturbed()
         with suppress(ProcessLookupError):
             process.send_signal(number)
         async with asyncio.timeout(STOP_DEADLINE):
-            status = await process.wait()
-        self.statuses.append(status)
-        return status
+            return await process.wait()
 
     async def left(self, seconds: float) -> list[int]:
         """Processes of the group that are still there after so long."""
@@ -106,12 +112,35 @@ class ChaosWorker:
             await asyncio.sleep(LOOK_AGAIN)
         return found
 
-    def weigh(self) -> None:
-        """Note how large the processes are."""
-        for name, process in (("front", self.front), ("engine", self.engine())):
-            if process is not None:
-                with suppress(psutil.NoSuchProcess):
-                    self.largest[name] = max(self.largest[name], process.memory_info().rss)
+    async def probe(self) -> None:
+        """Ask for `/health` and weigh the processes, again and again, until cancelled."""
+        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as http:
+            for number in itertools.count():
+                moment, began = self._moment, time.monotonic()
+                with suppress(httpx2.TransportError):
+                    answer = await http.get("/health")
+                    if moment == self._moment and answer.status_code == 200:
+                        self.measures.health.append(time.monotonic() - began)
+                if number % WEIGH_EVERY == 0:
+                    self._weigh()
+                await asyncio.sleep(LOOK_AGAIN)
+
+    def footprint(self) -> tuple[int, int]:
+        """Open files and threads of the front."""
+        front = self.front
+        return (0, 0) if front is None else (front.num_fds(), front.num_threads())
+
+    def _disturbed(self) -> None:
+        self._moment += 1
+        self.measures.disturbed()
+
+    def _weigh(self) -> None:
+        front, engine = self.front, self.engine()
+        with suppress(psutil.NoSuchProcess):
+            if front is not None:
+                self.measures.front_size(self.starts, front.memory_info().rss)
+            if engine is not None:
+                self.measures.engine_size = max(self.measures.engine_size, engine.memory_info().rss)
 
 
 def _members(group: int) -> list[int]:

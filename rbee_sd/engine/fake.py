@@ -146,6 +146,9 @@ class FakePipeline:
             # A length of 1000 bytes, then 3 of them, then nothing.
             os.write(self._pipe.fileno(), (1000).to_bytes(4, "big") + b"abc")
             os._exit(70)
+        if self._on("huge-frame"):
+            # A length of 2 GiB, and the engine goes on as if nothing were wrong.
+            os.write(self._pipe.fileno(), (2**31 - 1).to_bytes(4, "big"))
 
     def _on(self, fault: str) -> bool:
         text = self._text(fault)

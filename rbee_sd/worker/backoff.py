@@ -19,6 +19,10 @@ class Backoff:
             return WINDOW
         return DELAYS[len(self._deaths) - 1]
 
+    def worked(self) -> None:
+        """It did what it is there for: the deaths before say nothing of how the next start will fare."""
+        self._deaths.clear()
+
     @property
     def exhausted(self) -> bool:
         """Whether it died so often that another start at once would be of no use."""

@@ -229,14 +229,19 @@ class Worker:
                 log.error("engine cannot work: %s", text)
                 self._listener.refuse(code, text)
             case Finished() | Failed() | Cancelled():
-                place = self._in_flight.pop(message.job_id, None)
-                if place is not None and place.timer is not None:
-                    place.timer.cancel()
-                if not self._in_flight:
-                    self._watchdog.rest()
-                self._listener.said(message)
+                self._let_go(message)
             case _:
                 self._listener.said(message)  # type: ignore[arg-type]
+
+    def _let_go(self, message: Finished | Failed | Cancelled) -> None:
+        if isinstance(message, Finished):
+            self._backoff.worked()
+        place = self._in_flight.pop(message.job_id, None)
+        if place is not None and place.timer is not None:
+            place.timer.cancel()
+        if not self._in_flight:
+            self._watchdog.rest()
+        self._listener.said(message)
 
     def _stuck(self, job_id: str) -> None:
         log.error("the engine did not let go of %s within %g s; it is replaced", job_id, self._cancel_timeout)

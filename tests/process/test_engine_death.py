@@ -29,7 +29,7 @@ async def assert_well(client: Client) -> None:
     assert job["state"] == "completed"
 
 
-@pytest.mark.parametrize("fault", ["crash", "segv", "garbage", "half-message"])
+@pytest.mark.parametrize("fault", ["crash", "segv", "garbage", "half-message", "huge-frame"])
 async def test_a_job_whose_engine_dies_begins_again_and_its_stream_stays_open(
     client: Client, faults: Faults, fault: str
 ) -> None:
@@ -145,6 +145,18 @@ async def test_an_engine_that_dies_on_every_start_is_given_up_for_a_while_and_jo
     assert (await client.job(job_id))["state"] == "queued"
     assert "another is started in 300 s" in (await client.http.get("/ready")).json()["detail"]
     assert (await client.http.get("/health")).status_code == 200
+
+
+async def test_an_engine_that_does_jobs_between_its_deaths_is_never_given_up(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    for _ in range(7):
+        faults.on("crash", "once")
+        job = await client.ended(await client.submit(steps=2))
+        assert (job["state"], job["attempt"]) == ("completed", 2)
+    assert server.worker.starts == 8
+    assert not server.engine_given_up
 
 
 @pytest.fixture

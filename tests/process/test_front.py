@@ -160,9 +160,9 @@ async def engine_pid(client: Client) -> int:
     return pid
 
 
-def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A `serve` that is expected to end by itself."""
-    command = [sys.executable, "-m", "rbee_sd", "serve", *arguments]
+def serve(*arguments: str, shell: str = "") -> subprocess.CompletedProcess[str]:
+    """A `serve` that is expected to end by itself; `shell` is done before, in the same process."""
+    command = ["sh", "-c", f'{shell} exec "$@"', "sh", sys.executable, "-m", "rbee_sd", "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -195,9 +195,33 @@ async def test_a_second_worker_on_the_same_state_folder_says_so_and_leaves_the_f
 
 def test_a_state_folder_that_cannot_be_made_is_one_clear_line_and_status_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    ended = serve("--port", "0", "--state-dir", str(tmp_path / "file" / "state"))
-    assert ended.returncode == 2
-    assert len(ended.stderr.strip().splitlines()) == 1
+    assert_refused_in_one_line(serve("--port", "0", "--state-dir", str(tmp_path / "file" / "state")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that not even root can write to")
+def test_a_state_folder_that_cannot_be_written_is_one_clear_line_and_status_2() -> None:
+    assert_refused_in_one_line(serve("--port", "0", "--state-dir", "/proc"))
+
+
+async def test_a_disk_that_is_full_at_the_start_is_one_clear_line_and_status_2_and_nothing_is_lost(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    state, full = tmp_path / "state", "ulimit -f 0 &&"
+    assert_refused_in_one_line(serve("--port", "0", "--state-dir", str(state), shell=full))
+    worker, client = start_worker(state_dir=state)
+    job_id = await client.submit(steps=1)
+    await client.ended(job_id)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert_refused_in_one_line(serve("--port", "0", "--state-dir", str(state), shell=full))
+    _, client = start_worker(state_dir=state)
+    assert (await client.job(job_id))["state"] == "completed"
+
+
+def assert_refused_in_one_line(ended: subprocess.CompletedProcess[str]) -> None:
+    """A start that failed, with one sentence that says why."""
+    assert ended.returncode == 2, ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -47,6 +47,14 @@ def test_an_engine_that_keeps_dying_gets_another_try_once_the_window_has_passed(
     assert delays[6] == 0
 
 
+def test_an_engine_that_did_a_job_begins_with_a_clean_slate() -> None:
+    backoff = Backoff()
+    for n in range(20):
+        assert backoff.died(float(n)) == 0
+        backoff.worked()
+    assert not backoff.exhausted
+
+
 @pytest.mark.parametrize("start", [0.0, 1e9])
 def test_the_clock_may_begin_anywhere(start: float) -> None:
     backoff = Backoff()
