@@ -43,6 +43,7 @@ class TransferHandler(RequestHandler):
         self.body = bytearray()
         self._dropped = 0
         self._turned_away = False
+        self._unread = False
 
     def error_answer(self, error: RequestError) -> bytes:
         """Set status and headers for an error; returns the body. `BaseHandler` does it."""
@@ -121,7 +122,10 @@ class TransferHandler(RequestHandler):
         return True
 
     def tell_unread(self) -> None:
-        """Count it, and say in the log why the client was cut off."""
+        """Count it, and say in the log why the client was cut off; once, should the kernel see it too."""
+        if self._unread:
+            return
+        self._unread = True
         self.context.metrics.dropped()
         log.warning("%s dropped a client that does not read: %s", self.request_id, self.request.path)
 
