@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import click
 
@@ -34,14 +34,17 @@ QUICK = Plan(starts=3, posts=150, followed=8, health_s=2.0, settle_s=2.0)
 
 
 @click.command("front", short_help="Start, memory and latency of the front process.")
+@click.option("--streams", type=click.IntRange(100, 50_000), help="Idle streams to open.  [default: 1000]")
 @quick_option
 @json_option
-def command(quick: bool, target: str | None) -> None:
+def command(streams: int | None, quick: bool, target: str | None) -> None:
     """Measure the front process of a worker on this machine. Takes a minute, three at most.
 
     Progress goes to standard error; a table and then JSON to standard output. A missed aim is no failure.
     """
     plan = QUICK if quick else Plan()
+    if streams is not None:
+        plan = replace(plan, streams=streams)
     report("front", asdict(plan), lambda: measure(plan), target)
 
 

@@ -62,6 +62,8 @@ class StreamHandler(BaseHandler):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             milliseconds = int(1000 * self.context.settings.listener_timeout)
             stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        # A browser sends a kilobyte of them, and they would be kept as long as it listens.
+        self.request.headers.clear()
         return await self.send(sse.RETRY)
 
     async def follow(self, cursor: Cursor) -> AsyncIterator[tuple[int, Event]]:
