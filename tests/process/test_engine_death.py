@@ -111,6 +111,23 @@ async def test_an_engine_killed_while_it_loads_is_replaced_and_the_waiting_job_r
     assert (await client.ended(job_id))["state"] == "completed"
 
 
+async def test_a_job_cancelled_while_the_model_loads_never_reaches_the_engine(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    await client.ready()
+    faults.on("slow-start", "30")
+    os.kill(server.worker.pid or 0, signal.SIGKILL)
+    await eventually(lambda: not server.worker.in_flight and server.worker.health == "engine restarting")
+    job_id = await client.submit(steps=2)
+    assert (await client.http.delete(f"/v1/jobs/{job_id}")).json()["state"] == "cancelled"
+    assert [event.event for event in await client.events(job_id)][-2:] == ["cancelled", "message"]
+    faults.off("slow-start")
+    await eventually(lambda: server.worker.pid)
+    os.kill(server.worker.pid or 0, signal.SIGKILL)
+    await assert_well(client)
+    assert (await client.job(job_id))["attempt"] == 0
+
+
 async def test_listeners_of_waiting_jobs_are_told_of_the_restart_and_their_streams_stay_open(
     server: Server, client: Client, faults: Faults
 ) -> None:
