@@ -25,7 +25,7 @@ async def measure(starts: int) -> list[Figure]:
     loading = 0
     with progress(f"starting a worker {starts} times, up to its first /health", starts) as tick:
         for _ in range(starts):
-            took, still_loading = await _one_start()
+            took, still_loading = await first_answer()
             seconds.append(took)
             loading += still_loading
             tick()
@@ -36,10 +36,10 @@ async def measure(starts: int) -> list[Figure]:
     ]
 
 
-async def _one_start() -> tuple[float, bool]:
+async def first_answer(*flags: str) -> tuple[float, bool]:
     """Seconds to the first 200 of `/health`, and whether the model was still loading then."""
     port = _free_port()
-    async with worker.started(port=port) as benched, asyncio.timeout(LISTEN_DEADLINE):
+    async with worker.started(*flags, port=port) as benched, asyncio.timeout(LISTEN_DEADLINE):
         connection = await _connected(benched, port)
         status, _ = await connection.exchange(request("GET", "/health"))
         took = time.monotonic() - benched.began

@@ -35,3 +35,12 @@ def test_bench_engine_says_what_is_wrong_with_a_model(run: Run) -> None:
     assert ended.returncode == 1
     assert "neither a folder, nor a file, nor a hub id" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_bench_store_prints_json_with_every_figure(run: Run) -> None:
+    ended = run("bench", "store", "--quick", "--jobs", "1000", "--json", "-", timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    figures = {figure["name"]: figure for figure in json.loads(ended.stdout)["figures"]}
+    assert figures["jobs"]["value"] == 1000
+    assert {name for name, figure in figures.items() if figure["aim"] is not None} == {"start_worst_s", "accept_p99_ms"}
+    assert all(figure["value"] > 0 for figure in figures.values())
