@@ -41,7 +41,16 @@ setup(
         "transformers>5.2.0",
     ],
     extras_require={
-        "test": ["hypothesis", "mypy", "pytest>=8.4,<10", "pytest-tornasync==0.6.0.post2", "ruff"],
+        "test": [
+            "hypothesis",
+            "mypy",
+            "openai>=3.54",
+            "pytest>=8.4,<10",
+            "pytest-tornasync==0.6.0.post2",
+            "ruff",
+            "schemathesis>=4.32",
+            "webuiapi>=0.9.17",
+        ],
     },
     entry_points={"console_scripts": ["rbee-sd=rbee_sd.cli:main"]},
     classifiers=[
