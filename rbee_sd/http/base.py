@@ -9,15 +9,18 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
+from pydantic import BaseModel
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
 from rbee_sd.errors import FieldError, RequestError
+from rbee_sd.http.answers import Error
 from rbee_sd.http.context import Context
-from rbee_sd.http.errors import error_json, error_of_status
+from rbee_sd.http.description import Calls, Parameter
+from rbee_sd.http.errors import MEANINGS, error_json, error_of_status
 from rbee_sd.http.owner import owner_of
 from rbee_sd.http.transfer import TransferHandler
 from rbee_sd.operations.body import invalid
@@ -32,6 +35,13 @@ class BaseHandler(TransferHandler):
 
     open_to_all = False
     """Whether the route is answered without an API key."""
+
+    # What the OpenAPI document says of it.
+    tag: ClassVar[str]
+    path_parameters: ClassVar[tuple[Parameter, ...]] = ()
+    calls: ClassVar[Calls] = {}
+    error_shape: ClassVar[type[BaseModel]] = Error
+    meanings: ClassVar[Mapping[int, str]] = MEANINGS
 
     def initialize(self, context: Context) -> None:
         """Called by Tornado with the route's keyword arguments."""
@@ -99,9 +109,18 @@ class BaseHandler(TransferHandler):
         self.owner = key or owner_of(self.request.remote_ip, headers)
         self.context.quotas.request(self.owner)
 
+    @classmethod
+    def methods(cls) -> tuple[str, ...]:
+        """The methods that the route has."""
+        return tuple(
+            name
+            for name in cls.SUPPORTED_METHODS
+            if getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
+        )
+
     def options(self, *_: str) -> None:
         """CORS preflight, and plain OPTIONS."""
-        self.set_header("Allow", self._allowed_methods())
+        self.set_header("Allow", ", ".join(self.methods()))
         self.set_status(204)
         self.finish()
 
@@ -157,7 +176,7 @@ class BaseHandler(TransferHandler):
         self.set_header("Content-Type", "application/json")
         self._allow_origin()
         if error.status == 405:
-            self.set_header("Allow", self._allowed_methods())
+            self.set_header("Allow", ", ".join(self.methods()))
         for name, value in error.headers.items():
             self.set_header(name, value)
         return error_json(error, self.request_id)
@@ -169,20 +188,12 @@ class BaseHandler(TransferHandler):
         self.set_header("Access-Control-Allow-Origin", self._admitted_origin)
         self.set_header("Access-Control-Expose-Headers", "X-Request-ID, Retry-After, ETag")
         if self.request.method == "OPTIONS":
-            self.set_header("Access-Control-Allow-Methods", self._allowed_methods())
+            self.set_header("Access-Control-Allow-Methods", ", ".join(self.methods()))
             self.set_header(
                 "Access-Control-Allow-Headers",
                 "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key, X-Request-ID",
             )
             self.set_header("Access-Control-Max-Age", "600")
-
-    def _allowed_methods(self) -> str:
-        methods = [
-            name
-            for name in self.SUPPORTED_METHODS
-            if getattr(type(self), name.lower()) is not getattr(RequestHandler, name.lower())
-        ]
-        return ", ".join(methods)
 
 
 class NotFoundHandler(BaseHandler):

@@ -71,6 +71,11 @@ class Door:
             return False
         return is_loopback(name) or (host is not None and authority == host.lower())
 
+    @property
+    def locked(self) -> bool:
+        """Whether a key is asked for."""
+        return bool(self._keys)
+
     def key_name(self, authorization: str | None, api_key: str | None) -> str | None:
         """The name of the key that was sent, empty if it has none or none is asked for; None if it is not right."""
         if not self._keys:

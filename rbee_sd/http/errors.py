@@ -9,6 +9,20 @@ import orjson
 
 from rbee_sd.errors import RequestError
 
+MEANINGS = {
+    400: "`invalid_json`: not one JSON object. `invalid_request`: wrong fields, all of them named. "
+    "`unsupported_operation`: not one that this worker does.",
+    401: "`invalid_api_key`: the key is missing or wrong.",
+    403: "`host_not_allowed`: the `Host` is none of the worker's. `origin_not_allowed`: a page of another origin asks.",
+    404: "`not_found`, `job_not_found`, `image_not_found`: there is no such thing.",
+    409: "`idempotency_conflict`: the key was used with another body. `job_unfinished`: its images come later.",
+    410: "`job_expired`, `image_gone`: it was here once.",
+    413: "`body_too_large`: refused before it is read.",
+    415: "`not_json`, `encoded_body`: send plain JSON in UTF-8.",
+    429: "`too_many_requests`, `too_many_streams`, `too_many_jobs`: more than one client may ask for.",
+    503: "`queue_full`, `draining`, `storage_unavailable`: not now.",
+}
+"""What the document says of each status, with the codes it comes with."""
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import ClassVar
 
 from rbee_sd import messages
+from rbee_sd.http.answers import Capabilities, Health, Readiness
 from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.description import JSON, Answer, Call, Calls
 from rbee_sd.operations import inpaint, limits, transform
 from rbee_sd.operations.table import offered
 
@@ -14,6 +17,10 @@ class HealthHandler(BaseHandler):
     """`/health`: the front lives."""
 
     open_to_all = True
+    tag = "Worker"
+    calls: ClassVar[Calls] = {
+        "GET": Call("Whether the worker lives", {200: Answer("It does, whatever the engine does.", {JSON: Health})})
+    }
 
     def get(self) -> None:
         """200, whatever the engine does."""
@@ -26,6 +33,20 @@ class ReadyHandler(BaseHandler):
     """`/ready`: jobs that are sent now start at once, or when those before them are done."""
 
     open_to_all = True
+    tag = "Worker"
+    calls: ClassVar[Calls] = {
+        "GET": Call(
+            "Whether the engine takes jobs",
+            {
+                200: Answer("It does.", {JSON: Readiness}),
+                503: Answer(
+                    "Not yet, or not any more. Jobs are accepted all the same, and wait.",
+                    {JSON: Readiness},
+                    ("Retry-After",),
+                ),
+            },
+        )
+    }
 
     def get(self) -> None:
         """200 when the engine takes jobs, else 503 with the reason."""
@@ -40,6 +61,11 @@ class ReadyHandler(BaseHandler):
 
 class CapabilitiesHandler(BaseHandler):
     """`/v1/capabilities`: what a form or a client may offer."""
+
+    tag = "Worker"
+    calls: ClassVar[Calls] = {
+        "GET": Call("What this worker does and accepts", {200: Answer("As it is now.", {JSON: Capabilities})})
+    }
 
     def get(self) -> None:
         """Operations, models, schedulers, LoRAs, limits, and what the model wants by default."""

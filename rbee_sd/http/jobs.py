@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from rbee_sd.errors import FieldError, RequestError
+from rbee_sd.http.answers import Accepted, JobPage, JobView
 from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.description import JOB_ID, JSON, Answer, Call, Calls, OneOf, Parameter
 from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.job import State
 from rbee_sd.operations.body import invalid
+from rbee_sd.operations.table import models_of
 
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 PAGE = 50
 LARGEST_PAGE = 200
+STATES = ("", *map(str, State))
 
 
 class SubmitHandler(BaseHandler):
     """`POST /v1/inference`, and the POST of `/v1/jobs`."""
+
+    tag = "Jobs"
+    calls: ClassVar[Calls] = {
+        "POST": Call(
+            "Submit a job",
+            {200: Answer("It is on disk, and waits.", {JSON: Accepted})},
+            errors=(409, 410, 415, 503),
+            body={JSON: OneOf("operation", models_of)},
+            parameters=(
+                Parameter(
+                    "Idempotency-Key",
+                    "However often it is sent with the same body, it makes one job.",
+                    {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
+                    "header",
+                ),
+            ),
+        )
+    }
 
     def admit(self) -> None:
         """Refuse what is not plain JSON before reading it."""
@@ -60,10 +83,26 @@ class SubmitHandler(BaseHandler):
 class JobsHandler(SubmitHandler):
     """`/v1/jobs`."""
 
+    calls: ClassVar[Calls] = {
+        "GET": Call(
+            "List jobs, newest first",
+            {200: Answer("A page of them.", {JSON: JobPage})},
+            errors=(404, 410, 503),
+            parameters=(
+                Parameter("state", "Only those in this state.", {"enum": list(STATES), "default": ""}),
+                Parameter(
+                    "limit", "So many.", {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE, "default": PAGE}
+                ),
+                Parameter("before", "Only those made before the job with this id.", {"type": "string"}),
+            ),
+        ),
+        **SubmitHandler.calls,
+    }
+
     async def get(self) -> None:
         """List jobs, newest first, a page at a time."""
         registry = self.context.registry
-        state = self.choice("state", ("", *map(str, State)))
+        state = self.choice("state", STATES)
         limit = self.number("limit", PAGE, 1, LARGEST_PAGE)
         before = self.get_query_argument("before", "")
         # Jobs are listed in the order they were made, so this holds when `before` has changed its state.
@@ -77,6 +116,12 @@ class JobsHandler(SubmitHandler):
 class JobHandler(BaseHandler):
     """`/v1/jobs/{id}` and `…/status`."""
 
+    tag = "Jobs"
+    path_parameters = (JOB_ID,)
+    calls: ClassVar[Calls] = {
+        "GET": Call("A job as it is now", {200: Answer("The job.", {JSON: JobView})}, errors=(404, 410, 503))
+    }
+
     async def get(self, job_id: str) -> None:
         """The job as it is now."""
         registry = self.context.registry
@@ -89,6 +134,15 @@ class JobHandler(BaseHandler):
 class CancellableJobHandler(JobHandler):
     """`/v1/jobs/{id}`."""
 
+    calls: ClassVar[Calls] = {
+        **JobHandler.calls,
+        "DELETE": Call(
+            "Cancel a job; no effect on one that has ended",
+            {200: Answer("The job.", {JSON: JobView})},
+            errors=(404, 410, 503),
+        ),
+    }
+
     async def delete(self, job_id: str) -> None:
         """Cancel; no effect on a job that has ended."""
         registry = self.context.registry
@@ -100,6 +154,25 @@ class CancellableJobHandler(JobHandler):
 
 class ImageHandler(BaseHandler):
     """`/v1/jobs/{id}/images/{n}` and `/v1/jobs/{id}/image`."""
+
+    tag = "Jobs"
+    path_parameters = (
+        JOB_ID,
+        Parameter("n", "Which image, counted from 0.", {"type": "integer", "minimum": 0}, "path", 0),
+    )
+    calls: ClassVar[Calls] = {
+        "GET": Call(
+            "A finished image",
+            {
+                200: Answer("A PNG file; it says in itself how it was made.", {"image/png": None}, ("ETag",)),
+                304: Answer("The client has it.", headers=("ETag",)),
+            },
+            errors=(404, 409, 410, 503),
+            parameters=(
+                Parameter("If-None-Match", "The `ETag` of what the client has.", {"type": "string"}, "header"),
+            ),
+        )
+    }
 
     async def get(self, job_id: str, number: str = "0") -> None:
         """PNG bytes; 304 when the client has them."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.description import Answer, Call, Calls
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsHandler(BaseHandler):
     """`/metrics`."""
 
+    tag = "Worker"
+    calls: ClassVar[Calls] = {
+        "GET": Call("Numbers for Prometheus", {200: Answer("In its text format.", {MEDIA_TYPE: None})})
+    }
+
     def get(self) -> None:
         """Prometheus' text format, version 0.0.4."""
-        self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.set_header("Content-Type", MEDIA_TYPE)
         self.finish(self.context.metrics.text())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tornado.httputil import ParseBodyConfig, ParseMultipartConfig, set_parse_body_config
-from tornado.web import Application, RequestHandler
+from tornado.web import Application
 
 from rbee_sd.http.access import log_access
-from rbee_sd.http.base import NotFoundHandler
+from rbee_sd.http.base import BaseHandler, NotFoundHandler
 from rbee_sd.http.context import Context
+from rbee_sd.http.docs import Book, OpenAPIHandler
 from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
 from rbee_sd.http.metrics import MetricsHandler
@@ -17,10 +18,11 @@ from rbee_sd.http.stream import FeedHandler, JobStreamHandler
 
 JOB = r"([^/]+)"
 
-ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
+ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/health", HealthHandler),
     (r"/ready", ReadyHandler),
     (r"/metrics", MetricsHandler),
+    (r"/openapi\.json", OpenAPIHandler),
     (r"/v1/capabilities", CapabilitiesHandler),
     (r"/v1/events", FeedHandler),
     (r"/v1/jobs", JobsHandler),
@@ -45,4 +47,5 @@ def make_application(context: Context) -> Application:
         default_handler_class=NotFoundHandler,
         default_handler_args=arguments,
         log_function=log_access,
+        book=Book(ROUTES, context.limits, locked=context.door.locked),
     )

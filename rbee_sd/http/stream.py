@@ -10,9 +10,12 @@ import base64
 import logging
 import socket
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 from rbee_sd.http import sse
 from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.description import JOB_ID, LAST_EVENT_ID, STREAM, Answer, Call, Calls, Parameter
+from rbee_sd.http.events import EVENTS
 from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.event_log import Cursor, Event
 from rbee_sd.jobs.images import ImageFile
@@ -24,11 +27,14 @@ SEND_BUFFER = 64 * 1024
 """Bytes; Linux takes twice this."""
 ENCODED = SLICE // 4 * 3
 """Bytes of an image that make one slice of base64."""
+IMAGES = ("base64", "url")
+"""How `complete` holds images."""
 
 
 class StreamHandler(BaseHandler):
     """What both streams share: headers, following a cursor, heartbeats, noticing that the client has gone."""
 
+    tag = "Streams"
     cursor: Cursor | None = None
     _entered = False
 
@@ -108,6 +114,25 @@ class StreamHandler(BaseHandler):
 class JobStreamHandler(StreamHandler):
     """`GET /v1/jobs/{id}/stream`: the job's events from the first, or behind `Last-Event-ID`, then `[DONE]`."""
 
+    path_parameters = (JOB_ID,)
+    calls: ClassVar[Calls] = {
+        "GET": Call(
+            "Follow a job",
+            {
+                200: Answer(
+                    "Its events from the first, or behind `Last-Event-ID`, then `data: [DONE]`.", {STREAM: EVENTS}
+                ),
+                204: Answer("Its last event was seen: there is nothing to come back for."),
+            },
+            errors=(404, 410, 503),
+            parameters=(
+                Parameter(
+                    "images", "`url` leaves the image out of `complete`.", {"enum": list(IMAGES), "default": IMAGES[0]}
+                ),
+                LAST_EVENT_ID,
+            ),
+        )
+    }
     job: Job | None = None
 
     async def get(self, job_id: str) -> None:
@@ -135,7 +160,7 @@ class JobStreamHandler(StreamHandler):
 
     def images_by_url(self) -> bool:
         """Whether the client wants addresses instead of base64."""
-        return self.choice("images", ("base64", "url")) == "url"
+        return self.choice("images", IMAGES) == "url"
 
     async def _stream(self, job: Job, cursor: Cursor, images_by_url: bool) -> None:
         if not await self.begin():
@@ -174,6 +199,17 @@ class FeedHandler(StreamHandler):
     Listening here keeps no job alive: whoever wants that listens to the job's own stream.
     """
 
+    calls: ClassVar[Calls] = {
+        "GET": Call(
+            "Follow every job",
+            {
+                200: Answer(
+                    "Events as they happen, or from behind `Last-Event-ID`; never ends by itself.", {STREAM: EVENTS}
+                )
+            },
+            parameters=(LAST_EVENT_ID,),
+        )
+    }
     counted = False
 
     async def get(self) -> None:

@@ -29,6 +29,10 @@ class Request(BaseModel):
         """What is wrong with the fields taken together, once each by itself is right."""
         return []
 
+    @classmethod
+    def narrow(cls, fields: dict[str, Any], limits: Any) -> None:
+        """Write what a worker's limits mean for the fields into `fields`, their JSON Schemas by name."""
+
 
 class OperationRequest(Request):
     """What every operation takes besides its own fields: what older clients send with each of them."""

@@ -25,7 +25,7 @@ from rbee_sd.operations.limits import (
 )
 
 Side = Annotated[int, Field(ge=MIN_SIDE, multiple_of=MULTIPLE)]
-Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT, json_schema_extra={"pattern": "^[^\\u0000]*$"})]
 
 # Which setting bounds which field.
 BOUNDS = {"width": "max_side", "height": "max_side", "steps": "max_steps", "count": "max_count"}
@@ -43,6 +43,11 @@ class Lora(Request):
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
         return _one_of(value, limits_of(info.context).loras, "LoRA")
+
+    @classmethod
+    def narrow(cls, fields: dict[str, Any], limits: Limits) -> None:
+        """See `Request`."""
+        fields["name"]["enum"] = list(limits.loras)
 
 
 class ImageRequest(OperationRequest):
@@ -121,6 +126,18 @@ class ImageRequest(OperationRequest):
         """Width, height and steps of each image, as far as they are known before the engine settles them."""
         width, height, steps = limits.default_work()
         return self.width or width, self.height or height, self.steps or steps
+
+    @classmethod
+    def narrow(cls, fields: dict[str, Any], limits: Limits) -> None:
+        """See `Request`."""
+        for name, setting in BOUNDS.items():
+            fields[name]["maximum"] = getattr(limits.settings, setting)
+        for name in ("width", "height"):
+            fields[name]["multipleOf"] = limits.multiple
+        fields["scheduler"]["enum"] = list(limits.schedulers)
+        fields["model"]["enum"] = list(limits.models)
+        if not limits.loras:
+            fields["loras"]["maxItems"] = 0
 
     def inputs(self) -> tuple[bytes, ...]:
         """The image files that go to the engine."""

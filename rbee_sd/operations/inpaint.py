@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rbee_sd.errors import FieldError
-from rbee_sd.operations.input_image import Input, InputImageRequest, Strength
+from rbee_sd.operations.input_image import EXAMPLE, Input, InputImageRequest, Strength
 
 STRENGTH = 1.0
 
@@ -16,6 +16,14 @@ class ImageInpaint(InputImageRequest):
     """The fields of an `image_inpaint`."""
 
     aliases: ClassVar[dict[str, str]] = {**InputImageRequest.aliases, "mask_image": "mask"}
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"operation": "image_inpaint", "prompt": "a green heart", "image": EXAMPLE, "mask": EXAMPLE, "seed": 42}
+            ]
+        }
+    )
 
     operation: Literal["image_inpaint"]
     mask: Input = Field(description="Of the image's size; white is painted anew, black is kept.")

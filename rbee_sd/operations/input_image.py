@@ -16,8 +16,10 @@ from rbee_sd.operations.limits import MAX_STRENGTH, Limits
 from rbee_sd.operations.picture import Picture, picture_in
 
 # Echoed as what it is, not as its megabytes.
-Input = Annotated[Picture, PlainValidator(picture_in), PlainSerializer(str)]
+Input = Annotated[Picture, PlainValidator(picture_in, json_schema_input_type=str), PlainSerializer(str)]
 Strength = Annotated[float, Field(gt=0, le=MAX_STRENGTH)]
+EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQAAAACCEkxzAAAAFUlEQVR42mNgAIL/QMAwyhhlkM4AAPTk/wHgcfYIAAAAAElFTkSuQmCC"
+"""A PNG of 64 x 64 pixels: black on the left, white on the right."""
 
 
 class InputImageRequest(ImageRequest):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from rbee_sd.jobs.job import Order
 from rbee_sd.operations.body import OperationRequest
 from rbee_sd.operations.limits import Limits
@@ -11,6 +13,8 @@ from rbee_sd.operations.limits import Limits
 
 class Status(OperationRequest):
     """The fields of a `status`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"operation": "status"}]})
 
     operation: Literal["status"]
 

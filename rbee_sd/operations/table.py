@@ -51,6 +51,12 @@ def offered(limits: Limits) -> dict[str, Operation]:
     }
 
 
+def models_of(limits: Limits | None) -> dict[str, type[Request]]:
+    """The request models by operation: those that a worker takes now, or all."""
+    operations = OPERATIONS if limits is None else offered(limits)
+    return {name: operation.request for name, operation in operations.items()}
+
+
 class Desk:
     """Takes requests in. `status` returns what the operation of that name answers."""
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from rbee_sd.operations.input_image import InputImageRequest, Strength
+from rbee_sd.operations.input_image import EXAMPLE, InputImageRequest, Strength
 
 STRENGTH = 0.8
 
 
 class ImageTransform(InputImageRequest):
     """The fields of an `image_transform`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"operation": "image_transform", "prompt": "a blue star", "image": EXAMPLE, "strength": 0.6, "seed": 42}
+            ]
+        }
+    )
 
     operation: Literal["image_transform"]
     strength: Strength = Field(STRENGTH, description="How much is changed: the part of the steps that is done.")

@@ -1,11 +1,12 @@
 """What the tests over sockets share: a server with the settings and faults that a test's marks name, and raw sockets.
 
 `@pytest.mark.settings(heartbeat=0.1)` changes settings of the fixture `server`; `@pytest.mark.faults({"slow": "0.05"})`
-switches faults on before it starts.
+switches faults on before it starts. Whatever a test makes a server answer must be in the OpenAPI document.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from tornado.ioloop import IOLoop
 
 from rbee_sd.server import Server
 from tests.conftest import Faults, MakeServer
+from tests.documented import statuses
 from tests.http.wire import Wire
 
 
@@ -49,3 +51,33 @@ def dial(io_loop: IOLoop) -> Iterator[Dial]:
     yield connect
     for wire in wires:
         wire.close()
+
+
+class Undocumented(logging.Handler):
+    """Reads the access log and keeps the answers that the OpenAPI document does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.answers: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One request has ended."""
+        assert isinstance(record.args, tuple)
+        _, method, uri, status, *_ = record.args
+        # Defects, which some tests make, are in no document.
+        if status != 500 and status not in statuses(str(method), str(uri).partition("?")[0]):
+            self.answers.add(f"{method} {uri}: {status}")
+
+
+@pytest.fixture(autouse=True)
+def undocumented() -> Iterator[Undocumented]:
+    """Fails a test in which a server answers what the document does not say it may."""
+    log = logging.getLogger("rbee_sd.access")
+    found = Undocumented()
+    level = log.level
+    log.addHandler(found)
+    log.setLevel(logging.INFO)
+    yield found
+    log.removeHandler(found)
+    log.setLevel(level)
+    assert found.answers == set()
