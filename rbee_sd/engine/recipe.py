@@ -10,21 +10,7 @@ from typing import Any
 
 from rbee_sd import __version__
 from rbee_sd.engine.pipeline import Plan
-
-# What AUTOMATIC1111's web UI calls a sampler, and its schedule where that is not the ordinary one.
-SAMPLERS = {
-    "ddim": "DDIM",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_karras": "DPM++ 2M, Schedule type: Karras",
-    "dpmpp_sde": "DPM++ SDE",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "heun": "Heun",
-    "lcm": "LCM",
-    "lms": "LMS",
-    "pndm": "PLMS",
-    "unipc": "UniPC",
-}
+from rbee_sd.samplers import SAMPLERS
 
 
 def recipe(plan: Plan, seed: int, model: str, *, negative: bool) -> dict[str, Any]:
@@ -48,9 +34,11 @@ def recipe(plan: Plan, seed: int, model: str, *, negative: bool) -> dict[str, An
 
 def parameters(made_by: dict[str, Any]) -> str:
     """A recipe as AUTOMATIC1111's web UI writes it: prompt, negative prompt, and a line that begins with Steps."""
+    sampler, schedule = SAMPLERS.get(made_by["scheduler"], (made_by["scheduler"], ""))
     fields = {
         "Steps": made_by["steps"],
-        "Sampler": SAMPLERS.get(made_by["scheduler"], made_by["scheduler"]),
+        "Sampler": sampler,
+        "Schedule type": schedule or None,
         "CFG scale": made_by["guidance_scale"],
         "Seed": made_by["seed"],
         "Size": f"{made_by['width']}x{made_by['height']}",

@@ -23,7 +23,7 @@ def size_of_jpeg(data: bytes) -> tuple[int, int]:
     """Width and height. Raises `ValueError` for what is no JPEG, `struct.error` or `IndexError` for half a one."""
     size = None
     place = 0
-    for marker, place in _segments(data):
+    for marker, place in segments(data):
         if marker in FRAMES:
             height, width, colours = struct.unpack_from(">2HB", data, place + 3)
             if size is not None or colours not in (1, 3, 4):
@@ -37,8 +37,11 @@ def size_of_jpeg(data: bytes) -> tuple[int, int]:
     return size
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Each marker with where its length stands; the first scan of pixels, which must come, ends them."""
+def segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker with where its length stands; the first scan of pixels, which must come, ends them.
+
+    Raises like `size_of_jpeg`.
+    """
     place = 2
     for _ in range(MAX_MARKERS):
         if data[place] != FILLING:

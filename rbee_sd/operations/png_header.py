@@ -25,7 +25,7 @@ def size_of_png(data: bytes) -> tuple[int, int]:
     """Width and height. Raises `ValueError` for what is no still PNG, `struct.error` for half a one."""
     width = height = text = 0
     pixels = False
-    for number, (name, start, length) in enumerate(_chunks(data)):
+    for number, (name, start, length) in enumerate(chunks(data)):
         if number == 0:
             if (name, length) != (b"IHDR", 13):
                 raise ValueError("a PNG that does not begin with its size")
@@ -46,8 +46,8 @@ def size_of_png(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of each chunk; IEND, which must come, ends them."""
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and length of each chunk; IEND, which must come, ends them. Raises like `size_of_png`."""
     place = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", data, place)

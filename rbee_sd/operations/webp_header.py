@@ -6,6 +6,7 @@ Bounded by the length that the file says it has, which must be there, and the nu
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 MAX_CHUNKS = 1000
 
@@ -19,14 +20,8 @@ def is_webp(data: bytes) -> bool:
 
 def size_of_webp(data: bytes) -> tuple[int, int]:
     """Width and height. Raises `ValueError` for no still WebP, `struct.error` or `IndexError` for half a one."""
-    end = struct.unpack_from("<I", data, 4)[0] + 8
     canvas = None
-    place = 12
-    for _ in range(MAX_CHUNKS):
-        name, length = struct.unpack_from("<4sI", data, place)
-        start = place + 8
-        if not start + length <= end <= len(data):
-            raise ValueError("the image file is truncated")
+    for name, start, length in chunks(data):
         chunk = data[start : start + min(length, 16)]
         if name in (b"VP8 ", b"VP8L"):
             size = _lossy(chunk) if name == b"VP8 " else _lossless(chunk)
@@ -37,6 +32,21 @@ def size_of_webp(data: bytes) -> tuple[int, int]:
             canvas = _canvas(chunk)
         if name in (b"ANIM", b"ANMF"):
             raise ValueError("animated images are not taken")
+    raise ValueError("a WebP without pixels")
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and length of each chunk. Raises `ValueError`, or `struct.error` for half a file."""
+    end = struct.unpack_from("<I", data, 4)[0] + 8
+    place = 12
+    for _ in range(MAX_CHUNKS):
+        if place >= end:
+            return
+        name, length = struct.unpack_from("<4sI", data, place)
+        start = place + 8
+        if not start + length <= end <= len(data):
+            raise ValueError("the image file is truncated")
+        yield name, start, length
         # Chunks begin at even places.
         place = start + length + length % 2
     raise ValueError(f"a WebP of more than {MAX_CHUNKS} parts")

@@ -16,13 +16,15 @@ HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "accelerate", "sa
 
 # What each room may name, besides the standard library and packages from elsewhere.
 RULES = {
-    "http": {"http", "operations", "jobs", "settings", "errors", "messages", "keys"},
+    "http": {"http", "operations", "jobs", "parameters", "samplers", "settings", "errors", "messages", "keys"},
     "keys": {"errors"},
     "operations": {"operations", "jobs", "messages", "settings", "errors"},
     "jobs": {"jobs", "messages", "errors"},
     "worker": {"worker", "messages"},
     "metrics": {"jobs", "worker", "messages"},
-    "engine": {"engine", "messages", "log"},
+    "engine": {"engine", "messages", "log", "samplers"},
+    "parameters": {"parameters", "operations", "samplers"},
+    "samplers": set[str](),
     "messages": set[str](),
     "errors": set[str](),
     "log": set[str](),
