@@ -179,6 +179,10 @@ class BaseHandler(TransferHandler):
             self.set_header("Allow", ", ".join(self.methods()))
         for name, value in error.headers.items():
             self.set_header(name, value)
+        return self.error_body(error)
+
+    def error_body(self, error: RequestError) -> bytes:
+        """The JSON of an error: the contract's. A dialect has its own, and may add to the headers."""
         return error_json(error, self.request_id)
 
     def _allow_origin(self) -> None:

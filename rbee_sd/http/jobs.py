@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
-from rbee_sd.errors import FieldError, RequestError
+from rbee_sd.errors import RequestError
 from rbee_sd.http.answers import Accepted, JobPage, JobView
 from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.body import IDEMPOTENCY_KEY, BodyHandler
 from rbee_sd.http.description import JOB_ID, JSON, Answer, Call, Calls, OneOf, Parameter
 from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.job import State
-from rbee_sd.operations.body import invalid
 from rbee_sd.operations.table import models_of
 
-IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 PAGE = 50
 LARGEST_PAGE = 200
 STATES = ("", *map(str, State))
 
 
-class SubmitHandler(BaseHandler):
+class SubmitHandler(BodyHandler):
     """`POST /v1/inference`, and the POST of `/v1/jobs`."""
 
     tag = "Jobs"
@@ -41,23 +39,9 @@ class SubmitHandler(BaseHandler):
         )
     }
 
-    def admit(self) -> None:
-        """Refuse what is not plain JSON before reading it."""
-        if self.request.method == "POST":
-            self.max_body = self.context.settings.max_body
-        super().admit()
-        if self.request.method == "POST":
-            self._check_type()
-
     async def post(self) -> None:
         """Accept an operation: 200 with the job's id and stream, at once."""
-        key = self.request.headers.get("Idempotency-Key")
-        if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
-            raise invalid([FieldError("Idempotency-Key", "pattern", "up to 255 visible ASCII characters")])
-        if key is not None and self.key:
-            # Each named API key has Idempotency-Keys of its own.
-            key = f"{self.key} {key}"
-        job = await self.context.desk.submit(bytes(self.body), key, self.owner)
+        job = await self.context.desk.submit(bytes(self.body), self.idempotency_key(), self.owner)
         view = self.context.registry.view(job)
         sse_url = f"{self.request.path}/{job.id}/stream"
         self.answer(
@@ -69,15 +53,6 @@ class SubmitHandler(BaseHandler):
                 "seed": view["seed"],
             }
         )
-
-    def _check_type(self) -> None:
-        headers = self.request.headers
-        media_type, _, parameters = headers.get("Content-Type", "").partition(";")
-        charset = parameters.strip().lower().replace('"', "")
-        if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
-            raise RequestError(415, "not_json", "send application/json in UTF-8")
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise RequestError(415, "encoded_body", "send the body without a Content-Encoding")
 
 
 class JobsHandler(SubmitHandler):

@@ -6,7 +6,6 @@ the handler at once, and the job's watcher is told in the same tick.
 
 from __future__ import annotations
 
-import base64
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ from rbee_sd.http import sse
 from rbee_sd.http.base import BaseHandler
 from rbee_sd.http.description import JOB_ID, LAST_EVENT_ID, STREAM, Answer, Call, Calls, Parameter
 from rbee_sd.http.events import EVENTS
-from rbee_sd.http.transfer import SLICE
+from rbee_sd.http.pictures import Pictures
 from rbee_sd.jobs.event_log import Cursor, Event
 from rbee_sd.jobs.images import ImageFile
 from rbee_sd.jobs.job import Job
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 
 SEND_BUFFER = 64 * 1024
 """Bytes; Linux takes twice this."""
-ENCODED = SLICE // 4 * 3
-"""Bytes of an image that make one slice of base64."""
 IMAGES = ("base64", "url")
 """How `complete` holds images."""
 
@@ -42,8 +39,12 @@ class StreamHandler(BaseHandler):
         """Count the stream among its client's, until it ends. One over the quota is refused."""
         await super().prepare()
         if self._admitted and self.request.method == "GET":
-            self.context.quotas.enter(self.owner)
-            self._entered = True
+            self.enter()
+
+    def enter(self) -> None:
+        """Count the stream. Raises 429 `too_many_streams`."""
+        self.context.quotas.enter(self.owner)
+        self._entered = True
 
     def on_finish(self) -> None:
         """Called by Tornado when the answer is complete or the client has gone."""
@@ -81,8 +82,12 @@ class StreamHandler(BaseHandler):
                     yield number, event
             if cursor.exhausted:
                 return
-            if not await cursor.wait(self.context.settings.heartbeat) and not await self.send(sse.HEARTBEAT):
+            if not await cursor.wait(self.context.settings.heartbeat) and not await self.still_there():
                 return
+
+    async def still_there(self) -> bool:
+        """Called when nothing has happened for a while: a heartbeat is what shows that a client has vanished."""
+        return await self.send(sse.HEARTBEAT)
 
     def on_connection_close(self) -> None:
         """The client has gone."""
@@ -111,7 +116,27 @@ class StreamHandler(BaseHandler):
             self.context.quotas.leave(self.owner)
 
 
-class JobStreamHandler(StreamHandler):
+class JobListener(StreamHandler):
+    """Whoever follows one job, and counts as its listener as long as the connection is open."""
+
+    job: Job | None = None
+
+    def listen(self, job: Job, after: int = 0) -> Cursor:
+        """Follow a job from behind event `after`."""
+        self.cursor = job.log.open(after=after)
+        self.job = job
+        self.context.watcher.joined(job)
+        return self.cursor
+
+    def leave(self) -> None:
+        """Stop listening, and tell the watcher, once."""
+        super().leave()
+        job, self.job = self.job, None
+        if job is not None:
+            self.context.watcher.left(job)
+
+
+class JobStreamHandler(JobListener):
     """`GET /v1/jobs/{id}/stream`: the job's events from the first, or behind `Last-Event-ID`, then `[DONE]`."""
 
     path_parameters = (JOB_ID,)
@@ -133,7 +158,6 @@ class JobStreamHandler(StreamHandler):
             ),
         )
     }
-    job: Job | None = None
 
     async def get(self, job_id: str) -> None:
         """Stream; 204 to a client that has seen the end already."""
@@ -143,20 +167,11 @@ class JobStreamHandler(StreamHandler):
         if job.told and seen == job.log.last:
             self.set_status(204)
             return
-        self.cursor = job.log.open(after=seen)
-        self.job = job
-        self.context.watcher.joined(job)
+        cursor = self.listen(job, after=seen)
         try:
-            await self._stream(job, self.cursor, images_by_url)
+            await self._stream(job, cursor, images_by_url)
         finally:
             self.leave()
-
-    def leave(self) -> None:
-        """Stop listening, and tell the watcher, once."""
-        super().leave()
-        job, self.job = self.job, None
-        if job is not None:
-            self.context.watcher.left(job)
 
     def images_by_url(self) -> bool:
         """Whether the client wants addresses instead of base64."""
@@ -178,19 +193,15 @@ class JobStreamHandler(StreamHandler):
 
     async def _send_complete(self, number: int, event: Event, picture: ImageFile) -> bool:
         """`complete` with the first image as base64, read from its file as fast as the client takes it."""
+        beginning = sse.head(number, event) + event.data[:-1] + b',"image_base64":"'
         try:
-            image = await self.context.registry.images.open(picture)
+            pictures = await Pictures.of((beginning, picture, b'"}\n\n'), self.context.registry.images)
         except OSError:
             # Somebody deleted it. The event is the job's last all the same.
             log.warning("%s: its image is no longer on disk", self.request_id)
             return await self._send(number, event)
-        async with image:
-            if not await self.send(sse.head(number, event) + event.data[:-1] + b',"image_base64":"'):
-                return False
-            while part := await image.read(ENCODED):
-                if not await self.send(base64.b64encode(part)):
-                    return False
-        return await self.send(b'"}\n\n')
+        async with pictures:
+            return await pictures.send(self.send)
 
 
 class FeedHandler(StreamHandler):

@@ -53,7 +53,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def digest_of(fields: Mapping[str, Any]) -> bytes:
     """A hash that is equal for equal objects, however they were written. Raises 400 `invalid_json`."""
     try:
-        return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).digest()
+        return hashlib.sha256(orjson.dumps(fields, default=_digest, option=orjson.OPT_SORT_KEYS)).digest()
     except TypeError as error:
         raise _invalid_json("the body is nested too deeply") from error
 
@@ -62,8 +62,14 @@ def shown(value: Any) -> Any:
     """A wrong value as it is shown back: shortened."""
     if isinstance(value, bool | int | float):
         return value
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
     text = value if isinstance(value, str) else orjson.dumps(_start_of(value, LEVELS)).decode()
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+def _digest(file: bytes) -> str:
+    return hashlib.sha256(file).hexdigest()
 
 
 def _start_of(value: Any, levels: int) -> Any:

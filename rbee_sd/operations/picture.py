@@ -1,4 +1,4 @@
-"""An input image as it comes in a request: base64 text to a file, whose header says what it is.
+"""An input image as it comes in a request: a file, or base64 text of one, whose header says what it is.
 
 Front process. Nothing is decoded, fetched or opened: an address instead of an image is just no base64. That a file
 passes here does not mean that it can be decoded, only that trying is harmless. A megabyte takes about a millisecond.
@@ -37,9 +37,10 @@ class Picture:
 
 def picture_in(value: Any) -> Picture:
     """The image in the value of a field. Raises `ValueError` that says what is wrong with it."""
-    if not isinstance(value, str):
+    if not isinstance(value, str | bytes):
         raise ValueError("an image is sent as text: its file in base64")
-    data = _decoded(value)
+    # JSON has no bytes: these come from a form, which has files.
+    data = value if isinstance(value, bytes) else _decoded(value)
     try:
         picture = Picture(*_read(data), data)
     except (struct.error, IndexError) as error:

@@ -1,4 +1,4 @@
-"""The operation table, and the one way in: bytes of a request to an accepted job.
+"""The operation table, and the one way in: the fields of a request to an accepted job.
 
 Front process, IOLoop thread; nothing here blocks. A new operation is one file and one row.
 """
@@ -66,11 +66,15 @@ class Desk:
         self._status = status
 
     async def submit(self, body: bytes, key: str | None = None, owner: str = "") -> Job:
-        """Accept the operation in `body` for `owner`, once for each Idempotency-Key; returns when it is on disk.
+        """Accept the operation in the bytes of a JSON `body`; see `accept`."""
+        return await self.accept(parse_object(body), key, owner)
 
+    async def accept(self, fields: dict[str, Any], key: str | None = None, owner: str = "") -> Job:
+        """Accept the operation in `fields` for `owner`, once for each Idempotency-Key; returns when it is on disk.
+
+        The fields are those of our own API, whatever dialect they came in; an image may be the bytes of its file.
         Raises `RequestError`.
         """
-        fields = parse_object(body)
         digest = b"" if key is None else digest_of(fields)
         if key is not None and (before := await self._registry.repeated(key, digest)) is not None:
             await self._registry.stored(before)

@@ -80,6 +80,11 @@ def test_a_real_file_is_told_by_its_header(name: str) -> None:
     assert str(found) == f"{kind}, 96 x 64, {len(REAL[name])} bytes"
 
 
+@each_real
+def test_a_file_itself_is_as_good_as_its_base64(name: str) -> None:
+    assert picture_in(REAL[name]) == picture_in(text(REAL[name]))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (513, 7), (4096, 2), (8192, 1)])
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("JPEG", {}), ("WEBP", {}), ("WEBP", {"lossless": True})])
 def test_sizes_are_those_that_pillow_wrote(kind: str, options: dict[str, Any], size: tuple[int, int]) -> None:

@@ -54,6 +54,20 @@ async def test_a_prompt_alone_is_an_image_generation(desk: Desk, registry: JobRe
     await eventually(lambda: seats.running == [job.id])
 
 
+async def test_fields_of_a_form_hold_files_and_make_the_same_job(desk: Desk) -> None:
+    file = picture("PNG", (64, 64))
+    fields = {"operation": "image_transform", "prompt": "a red circle", "image": file}
+    job = await desk.accept(fields, "a key")
+    assert job.order.work is not None
+    assert job.order.work.inputs == (file,)
+    assert await desk.accept({**fields}, "a key") is job
+    with pytest.raises(RequestError, match="different body"):
+        await desk.accept({**fields, "image": picture("PNG", (64, 72))}, "a key")
+    with pytest.raises(RequestError, match="truncated") as caught:
+        await desk.accept({**fields, "image": file[:20]})
+    assert caught.value.fields[0].value == "20 bytes"
+
+
 async def test_a_status_is_a_job_that_completes_by_itself(desk: Desk, seats: ScriptedSeats) -> None:
     job = await desk.submit(b'{"operation": "status", "hive_id": "localhost", "worker_id": "w"}')
     assert job.state is State.QUEUED
