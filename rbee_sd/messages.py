@@ -26,6 +26,12 @@ MIN_SIDE = 64
 MULTIPLE = 8
 """Of the sides of what is made, in pixels. `Ready` says whether the model wants a larger multiple."""
 INPUT_FORMATS = ("png", "jpeg", "webp")
+PNG, *_ = FORMATS = ("png", "jpeg", "webp")
+"""What images are made into."""
+ALPHA, *_ = MASK_MEANS = ("alpha", "white", "black")
+"""Which part of a mask is painted anew: the transparent one, the white one or the black one."""
+STRENGTHS = {TRANSFORM: 0.8, INPAINT: 1.0}
+"""How much of an input image is changed where a job leaves it open: the part of the steps that is done."""
 MAX_INPUT_PIXELS = 8192 * 4096
 """Of an input image: what it takes to decode it, whatever becomes of it then."""
 SCHEDULERS = (
@@ -62,7 +68,8 @@ class Message:
 class Generate(Message):
     """Make `count` images; None leaves a value to what the loaded model wants, or to the input image.
 
-    `inputs` are image files: none, an image, or an image and a mask, as `operation` says. `lora_scales` belong to
+    `inputs` are image files: none, an image, or an image and a mask, as `operation` says. By `mask_means` an image may
+    be its own mask. `quality` is that of `messages.FORMATS` which lose something, 1 to 100. `lora_scales` belong to
     `loras`, in order. Of equal `priority`, jobs that have different words as `owner` take turns. `exclusive`: its
     forwards are shared with nothing else. `preview`: previews are wanted while the job is watched.
     """
@@ -79,6 +86,9 @@ class Generate(Message):
     height: int | None = None
     scheduler: str | None = None
     strength: float | None = None
+    mask_means: str = "white"
+    format: str = PNG
+    quality: int | None = None
     loras: tuple[str, ...] = ()
     lora_scales: tuple[float, ...] = ()
     priority: int = 0
@@ -177,7 +187,7 @@ class Preview(Message):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Message):
-    """PNG files, one for each image of the job. `flagged` names those the model's safety checker blacked out."""
+    """Files in the job's format, one for each image. `flagged` names those the model's safety checker blacked out."""
 
     job_id: str
     images: tuple[bytes, ...]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from rbee_sd.engine import inputs, png
+from rbee_sd.engine import inputs, outputs
 from rbee_sd.engine.calls import Call, Stage
 from rbee_sd.engine.denoiser import SharedDenoiser
 from rbee_sd.engine.device import is_out_of_memory, memory, raise_if_lost, release, to_host
@@ -28,7 +29,7 @@ from rbee_sd.engine.recipe import recipe
 from rbee_sd.engine.schedulers import Schedulers, draw_from, keep_timesteps_on_cpu
 from rbee_sd.engine.strand import Strand
 from rbee_sd.engine.vae import VaeStandIn
-from rbee_sd.messages import INPAINT, TEXT, TRANSFORM, Curve, Generate, Ready
+from rbee_sd.messages import INPAINT, STRENGTHS, TEXT, TRANSFORM, Curve, Generate, Ready
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +139,14 @@ class Diffusion:
 
     def read(self, work: Generate) -> Inputs:
         """See `Pipeline`."""
-        return inputs.read(work.inputs, work.width, work.height)
+        return inputs.read(work)
 
     def settle(self, work: Generate, inputs: Inputs) -> Plan:
         """See `Pipeline`."""
+        notes: tuple[str, ...] = ()
+        if work.operation == INPAINT and inputs.mask is None:
+            notes = ("nothing of the image is transparent: all of it is changed",)
+            work = replace(work, operation=TRANSFORM, strength=work.strength or STRENGTHS[TRANSFORM])
         if work.operation not in self._pipes:
             raise GenerationError("invalid_input", f"the model {self._name} cannot do {work.operation}")
         if work.scheduler not in (None, *self._schedulers.names):
@@ -161,9 +166,8 @@ class Diffusion:
         total = steps if strength is None else int(steps * strength)
         if total < 1:
             raise GenerationError("invalid_input", "steps x strength must be at least 1; ask for more of either")
-        notes: tuple[str, ...] = ()
         if work.negative_prompt and not self._family.negative:
-            notes = (f"the model {self._name} takes no negative prompt; it is left out",)
+            notes += (f"the model {self._name} takes no negative prompt; it is left out",)
         return Plan(
             work=work,
             steps=steps,
@@ -288,7 +292,7 @@ class Diffusion:
             raise_if_lost(error, self._device)
             log.exception("%s: no preview", plan.work.job_id)
             return
-        report.preview(step, lambda: png.preview_jpeg(pixels(), plan.width, plan.height))
+        report.preview(step, lambda: outputs.preview_jpeg(pixels(), plan.width, plan.height))
 
     def _picture(self, plan: Plan, seed: int, output: Any) -> Picture:
         pixels = to_host(
@@ -297,7 +301,11 @@ class Diffusion:
         flags = getattr(output, "nsfw_content_detected", None) or [False]
         keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask)
         made_by = recipe(plan, seed, self._name, negative=self._family.negative)
-        return Picture(lambda: png.png(pixels(), made_by, keep), bool(flags[0]))
+
+        def encode() -> bytes:
+            return outputs.picture_file(pixels(), made_by, keep, plan.work.format, plan.work.quality)
+
+        return Picture(encode, bool(flags[0]))
 
 
 class _Silence:

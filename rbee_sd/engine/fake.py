@@ -85,7 +85,7 @@ class FakePipeline:
             report.step(step)
             if step < plan.total and report.wants_preview():
                 report.preview(step, partial(_picture, "JPEG", size, seed))
-        return Picture(partial(_picture, "PNG", size, seed))
+        return Picture(partial(_picture, plan.work.format, size, seed))
 
     def forget(self, job_id: str) -> None:
         """See `Pipeline`."""

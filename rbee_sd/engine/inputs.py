@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rbee_sd.engine.pipeline import GenerationError
-from rbee_sd.messages import INPUT_FORMATS, MAX_INPUT_PIXELS, MIN_SIDE, MULTIPLE
+from rbee_sd.messages import ALPHA, INPAINT, INPUT_FORMATS, MAX_INPUT_PIXELS, MIN_SIDE, MULTIPLE, Generate
 
 ORIENTATION = 0x0112
 """The EXIF tag."""
+HALF = 128
+"""From here on what is grey in a mask is painted anew, as diffusers takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +31,18 @@ class Inputs:
     height: int | None = None
 
 
-def read(files: tuple[bytes, ...], width: int | None, height: int | None) -> Inputs:
-    """Decode an image, or an image and its mask, and bring them to this size, or to the image's own.
+def read(work: Generate) -> Inputs:
+    """Decode a job's image, or image and mask, and bring them to the size it asks for, or to the image's own.
 
     Raises `GenerationError` for files that cannot be decoded or do not belong together.
     """
-    if not files:
+    width, height = work.width, work.height
+    if not work.inputs:
         return Inputs(None, None, width, height)
-    stored = _decode(files[0], "image")
+    stored = _decode(work.inputs[0], "image")
     # Cameras store pictures lying on their side and say so.
     image = ImageOps.exif_transpose(stored)
-    mask = _decode(files[1], "mask") if len(files) > 1 else None
+    mask = _decode(work.inputs[1], "mask") if len(work.inputs) > 1 else None
     if mask is not None and mask.size == stored.size != image.size:
         # It was drawn on the picture as it is stored.
         mask.getexif()[ORIENTATION] = stored.getexif()[ORIENTATION]
@@ -47,12 +50,17 @@ def read(files: tuple[bytes, ...], width: int | None, height: int | None) -> Inp
     if mask is not None and mask.size != image.size:
         text = f"the mask is {mask.width} x {mask.height}, the image {image.width} x {image.height}; make them alike"
         raise GenerationError("invalid_input", text)
+    painted = None
+    if mask is not None:
+        painted = _painted(mask, work.mask_means)
+    elif work.operation == INPAINT:
+        painted = _clear(image)
     width = width or max(MIN_SIDE, image.width - image.width % MULTIPLE)
     height = height or max(MIN_SIDE, image.height - image.height % MULTIPLE)
     return Inputs(
         _flat(image, "white").convert("RGB").resize((width, height), Image.Resampling.LANCZOS),
-        # Not smoothed beyond its edge: what is black stays.
-        None if mask is None else _flat(mask, "black").convert("L").resize((width, height), Image.Resampling.NEAREST),
+        # Not smoothed beyond its edge: what is kept stays.
+        None if painted is None else painted.resize((width, height), Image.Resampling.NEAREST),
         width,
         height,
     )
@@ -77,6 +85,28 @@ def _decode(file: bytes, name: str) -> Image.Image:
     except Exception as error:
         # Pillow raises many kinds, from OSError to struct.error, for files that are damaged.
         raise GenerationError("invalid_input", f"the {name} cannot be decoded; it may be damaged") from error
+
+
+def _painted(mask: Image.Image, means: str) -> Image.Image:
+    """L, white where it is painted anew. Raises `GenerationError` where that is said by transparency, and none is."""
+    if means != ALPHA:
+        # What can be seen through is kept, whatever is painted.
+        kept = "black" if means == "white" else "white"
+        grey = _flat(mask, kept).convert("L")
+        return grey if means == "white" else ImageOps.invert(grey)
+    clear = _clear(mask)
+    if clear is None:
+        text = "no part of the mask is transparent; transparent is what is painted anew"
+        raise GenerationError("invalid_input", text)
+    return clear
+
+
+def _clear(image: Image.Image) -> Image.Image | None:
+    """L, white where an image is transparent; None if it is so nowhere."""
+    if not image.has_transparency_data:
+        return None
+    clear = ImageOps.invert(image.convert("RGBA").getchannel("A"))
+    return clear if any(clear.histogram()[HALF:]) else None
 
 
 def _flat(image: Image.Image, ground: str) -> Image.Image:

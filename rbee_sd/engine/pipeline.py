@@ -51,7 +51,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished image. `encode` makes the PNG file of it; it may be called in another thread, and blocks it."""
+    """A finished image. `encode` makes its file, in the job's format.
+
+    It may be called in another thread, and blocks it.
+    """
 
     encode: Callable[[], bytes]
     flagged: bool = False

@@ -220,6 +220,7 @@ class Bounds(Body):
     max_strength: float
     max_input_side: int
     max_input_pixels: int
+    formats: list[str]
     input_formats: list[str]
     max_loras: int
     max_lora_scale: float

@@ -15,7 +15,8 @@ MEANINGS = {
     401: "`invalid_api_key`: the key is missing or wrong.",
     403: "`host_not_allowed`: the `Host` is none of the worker's. `origin_not_allowed`: a page of another origin asks.",
     404: "`not_found`, `job_not_found`, `image_not_found`: there is no such thing.",
-    409: "`idempotency_conflict`: the key was used with another body. `job_unfinished`: its images come later.",
+    409: "`idempotency_conflict`: the key was used with another body. `job_unfinished`: its images come later. "
+    "`job_cancelled`: somebody cancelled the job of this request.",
     410: "`job_expired`, `image_gone`: it was here once.",
     413: "`body_too_large`: refused before it is read.",
     415: "`not_json`, `encoded_body`: send plain JSON in UTF-8.",

@@ -79,7 +79,7 @@ class CompleteImages(Told):
 
     event: Literal["complete"]
     type: Literal["complete"]
-    format: Literal["png"]
+    format: Literal["png", "jpeg", "webp"]
     seed: int | None
     images: list[JobImage]
     width: int

@@ -9,7 +9,7 @@ from rbee_sd import messages
 from rbee_sd.http.answers import Capabilities, Health, Readiness
 from rbee_sd.http.base import BaseHandler
 from rbee_sd.http.description import JSON, Answer, Call, Calls
-from rbee_sd.operations import inpaint, limits, transform
+from rbee_sd.operations import limits
 from rbee_sd.operations.table import offered
 
 
@@ -86,7 +86,7 @@ class CapabilitiesHandler(BaseHandler):
                 "schedulers": list(accepted.schedulers),
                 "loras": list(accepted.loras),
                 "defaults": defaults,
-                "strengths": {"image_transform": transform.STRENGTH, "image_inpaint": inpaint.STRENGTH},
+                "strengths": messages.STRENGTHS,
                 "batching": self.context.batching(),
                 "limits": {
                     "min_side": messages.MIN_SIDE,
@@ -99,6 +99,7 @@ class CapabilitiesHandler(BaseHandler):
                     "max_strength": limits.MAX_STRENGTH,
                     "max_input_side": limits.MAX_INPUT_SIDE,
                     "max_input_pixels": messages.MAX_INPUT_PIXELS,
+                    "formats": list(messages.FORMATS),
                     "input_formats": list(messages.INPUT_FORMATS),
                     "max_loras": limits.MAX_LORAS,
                     "max_lora_scale": limits.MAX_LORA_SCALE,

@@ -11,6 +11,7 @@ from rbee_sd.http.body import IDEMPOTENCY_KEY, BodyHandler
 from rbee_sd.http.description import JOB_ID, JSON, Answer, Call, Calls, OneOf, Parameter
 from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.job import State
+from rbee_sd.messages import FORMATS
 from rbee_sd.operations.table import models_of
 
 PAGE = 50
@@ -139,7 +140,11 @@ class ImageHandler(BaseHandler):
         "GET": Call(
             "A finished image",
             {
-                200: Answer("A PNG file; it says in itself how it was made.", {"image/png": None}, ("ETag",)),
+                200: Answer(
+                    "A file in the job's format; it says in itself how it was made.",
+                    {f"image/{kind}": None for kind in FORMATS},
+                    ("ETag",),
+                ),
                 304: Answer("The client has it.", headers=("ETag",)),
             },
             errors=(404, 409, 410, 503),
@@ -150,7 +155,7 @@ class ImageHandler(BaseHandler):
     }
 
     async def get(self, job_id: str, number: str = "0") -> None:
-        """PNG bytes; 304 when the client has them."""
+        """The file's bytes; 304 when the client has them."""
         registry = self.context.registry
         job = await registry.recall(job_id)
         await registry.closed(job)
@@ -162,7 +167,7 @@ class ImageHandler(BaseHandler):
                 404, "image_not_found", f"the job {job.state} with {len(images)} images; there is no such"
             )
         image = images[int(number)]
-        self.set_header("Content-Type", "image/png")
+        self.set_header("Content-Type", f"image/{image.format}")
         self.set_header("Cache-Control", "private, max-age=31536000, immutable")
         self.set_header("Etag", image.etag)
         if self.check_etag_header():

@@ -1,4 +1,4 @@
-"""Finished images, as files: `FOLDER/<job id>/<n>.png`.
+"""Finished images, as files: `FOLDER/<job id>/<n>.png`, or `.jpeg`, or `.webp`.
 
 Called from the front's IOLoop thread; the blocking work runs on one thread of its own. A file appears under its
 name only when all of it is on disk (written aside, synced, renamed).
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from rbee_sd.messages import PNG
+
 T = TypeVar("T")
 
 PART = ".part"
@@ -26,11 +28,15 @@ OURS = re.compile(r"job_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.part)?")
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image on disk. `etag` is a quoted hash of its bytes, as HTTP wants it; `size` is theirs."""
+    """One image on disk. `etag` is a quoted hash of its bytes, as HTTP wants it; `size` is theirs.
+
+    `format` is one of `messages.FORMATS`.
+    """
 
     path: Path
     etag: str
     size: int
+    format: str
 
 
 class OpenImage:
@@ -72,13 +78,13 @@ class ImageFiles:
                 shutil.rmtree(self._folder / name, ignore_errors=True)
         return [name for name in left if not name.endswith(PART)]
 
-    def file(self, job_id: str, number: int, etag: str, size: int) -> ImageFile:
-        """What is known of an image that was saved."""
-        return ImageFile(self._folder / job_id / f"{number}.png", etag, size)
+    def file(self, job_id: str, number: int, etag: str, size: int, kind: str = PNG) -> ImageFile:
+        """What is known of an image that was saved, in a format that is PNG unless there is word of it."""
+        return ImageFile(self._folder / job_id / f"{number}.{kind}", etag, size, kind)
 
-    async def save(self, job_id: str, images: Sequence[bytes]) -> list[ImageFile]:
-        """Store a job's images, all or none. Raises `OSError`."""
-        return await self._call(self._write, job_id, images)
+    async def save(self, job_id: str, images: Sequence[bytes], kind: str = PNG) -> list[ImageFile]:
+        """Store a job's images, which are of this format, all or none. Raises `OSError`."""
+        return await self._call(self._write, job_id, images, kind)
 
     async def open(self, image: ImageFile) -> OpenImage:
         """Open an image for reading. Raises `OSError` when the file is gone."""
@@ -107,12 +113,12 @@ class ImageFiles:
         self._opened.add(file)
         return file
 
-    def _write(self, job_id: str, images: Sequence[bytes]) -> list[ImageFile]:
+    def _write(self, job_id: str, images: Sequence[bytes], kind: str) -> list[ImageFile]:
         aside, final = self._folder / f"{job_id}{PART}", self._folder / job_id
         try:
             aside.mkdir()
             for number, image in enumerate(images):
-                _write_synced(aside / f"{number}.png", image)
+                _write_synced(aside / f"{number}.{kind}", image)
             _sync_folder(aside)
             aside.rename(final)
         except OSError:
@@ -124,7 +130,7 @@ class ImageFiles:
             shutil.rmtree(final, ignore_errors=True)
             raise
         return [
-            self.file(job_id, number, f'"{hashlib.sha256(image).hexdigest()[:32]}"', len(image))
+            self.file(job_id, number, f'"{hashlib.sha256(image).hexdigest()[:32]}"', len(image), kind)
             for number, image in enumerate(images)
         ]
 

@@ -17,7 +17,7 @@ import orjson
 
 from rbee_sd.jobs.event_log import Event, EventLog
 from rbee_sd.jobs.images import ImageFile
-from rbee_sd.messages import Generate
+from rbee_sd.messages import PNG, Generate
 
 
 class State(StrEnum):
@@ -54,6 +54,11 @@ class Order:
     def input_bytes(self) -> int:
         """Bytes of the input images."""
         return 0 if self.work is None else sum(map(len, self.work.inputs))
+
+    @property
+    def format(self) -> str:
+        """Of the images, if it makes any."""
+        return PNG if self.work is None else self.work.format
 
 
 @dataclass(slots=True, eq=False)

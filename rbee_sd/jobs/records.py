@@ -57,7 +57,11 @@ def ended_record(job: Job, last: Event, clock: float) -> Record:
     """A job that has ended, with its `last` event. `clock` is the store's."""
     record = record_of(job, None, b"")
     outcome = {name: getattr(job, name) for name in OUTCOME}
-    outcome |= {"queue_s": job.queue_s, "run_s": job.run_s, "files": [(file.etag, file.size) for file in job.files]}
+    outcome |= {
+        "queue_s": job.queue_s,
+        "run_s": job.run_s,
+        "files": [(file.etag, file.size, file.format) for file in job.files],
+    }
     record.outcome = orjson.dumps(outcome)
     events = [*job.log.after(0), (job.log.last + 1, last)]
     record.events = zlib.compress(orjson.dumps([(number, each.name, each.data.decode()) for number, each in events]))

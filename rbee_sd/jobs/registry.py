@@ -272,7 +272,7 @@ class JobRegistry:
         ]
         job.result = result
         if result is None:
-            body = {"format": "png", "seed": job.order.seed, "images": job.images, **job.settled}
+            body = {"format": job.order.format, "seed": job.order.seed, "images": job.images, **job.settled}
         else:
             body = {"result": result}
         self._finish(job, State.COMPLETED, "complete", **body)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from rbee_sd.errors import FieldError
 from rbee_sd.jobs.job import Order
-from rbee_sd.messages import MAX_GUIDANCE_SCALE, MIN_SIDE, MULTIPLE, Generate
+from rbee_sd.messages import MAX_GUIDANCE_SCALE, MIN_SIDE, MULTIPLE, PNG, Generate
 from rbee_sd.operations.body import OperationRequest, Request
 from rbee_sd.operations.limits import (
     MAX_LORA_SCALE,
@@ -65,6 +65,8 @@ class ImageRequest(OperationRequest):
     count: int = Field(1, ge=1, description="Images to make, with consecutive seeds.")
     loras: list[Lora] = Field([], max_length=MAX_LORAS, description="LoRAs to apply, named in /v1/capabilities.")
     model: str | None = Field(None, description="One of the names in /v1/capabilities.")
+    format: Literal["png", "jpeg", "webp"] = Field("png", description="Of the files.")
+    quality: int | None = Field(None, ge=1, le=100, description="Of JPEG and WebP files.")
     on_disconnect: Literal["cancel", "finish"] = Field("cancel", description="When the last listener has gone.")
     exclusive: bool = Field(False, description="Its steps are shared with no other job.")
     preview: bool = Field(False, description="Small pictures on the way, while somebody listens.")
@@ -112,7 +114,10 @@ class ImageRequest(OperationRequest):
         return value
 
     def crossed(self, context: Any) -> list[FieldError]:
-        """Whether the work of all fields together is within the budget."""
+        """Whether the fields go together, and the work of all of them is within the budget."""
+        if self.quality is not None and self.format == PNG:
+            text = "a PNG loses nothing, so it has no quality; leave it out, or ask for another format"
+            return [FieldError("quality", "no_quality", text, self.quality)]
         limits = limits_of(context)
         width, height, steps = self.work(limits)
         work = width * height * steps * self.count / 1e6
@@ -147,6 +152,10 @@ class ImageRequest(OperationRequest):
         """How much of an input image is changed."""
         return None
 
+    def painted(self) -> str:
+        """Which part of a mask is painted anew; of no meaning without one."""
+        return "white"
+
 
 def order_image(request: ImageRequest, limits: Limits) -> Order:
     """The order for an image job. A random seed is settled here, so that a repeat of the job gives the same image."""
@@ -164,6 +173,9 @@ def order_image(request: ImageRequest, limits: Limits) -> Order:
         height=request.height,
         scheduler=request.scheduler,
         strength=request.amount(),
+        mask_means=request.painted(),
+        format=request.format,
+        quality=request.quality,
         loras=tuple(lora.name for lora in request.loras),
         lora_scales=tuple(lora.scale for lora in request.loras),
         priority=request.priority,

@@ -1,15 +1,24 @@
-"""`image_inpaint`: the white parts of a mask painted anew. Front process."""
+"""`image_inpaint`: the parts of an image that a mask names painted anew. Front process."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from rbee_sd.errors import FieldError
-from rbee_sd.operations.input_image import EXAMPLE, Input, InputImageRequest, Strength
+from rbee_sd.messages import ALPHA, INPAINT, STRENGTHS
+from rbee_sd.operations.input_image import EXAMPLE, InputImageRequest, Strength
+from rbee_sd.operations.picture import Picture, picture_in
 
-STRENGTH = 1.0
+
+def _mask_in(value: Any) -> Picture | None:
+    # None is the default; a null that was sent does not come here.
+    return None if value is None else picture_in(value)
+
+
+Mask = Annotated[Picture | None, PlainValidator(_mask_in), PlainSerializer(str)]
 
 
 class ImageInpaint(InputImageRequest):
@@ -19,15 +28,32 @@ class ImageInpaint(InputImageRequest):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "anyOf": [
+                {"required": ["mask"]},
+                {"required": ["mask_image"]},
+                {"properties": {"mask_means": {"const": ALPHA}}, "required": ["mask_means"]},
+            ],
             "examples": [
                 {"operation": "image_inpaint", "prompt": "a green heart", "image": EXAMPLE, "mask": EXAMPLE, "seed": 42}
-            ]
+            ],
         }
     )
 
     operation: Literal["image_inpaint"]
-    mask: Input = Field(description="Of the image's size; white is painted anew, black is kept.")
-    strength: Strength = Field(STRENGTH, description="How much the white parts are changed.")
+    mask_means: Literal["white", "black", "alpha"] = Field(
+        "white", description="What of the mask is painted anew: the white part, the black part or the transparent one."
+    )
+    mask: Mask = Field(
+        None, validate_default=True, description="Of the image's size. By alpha the image may be its own mask."
+    )
+    strength: Strength = Field(STRENGTHS[INPAINT], description="How much the painted parts are changed.")
+
+    @field_validator("mask")
+    @classmethod
+    def _needed(cls, value: Picture | None, info: ValidationInfo) -> Picture | None:
+        if value is None and info.data.get("mask_means") != ALPHA:
+            raise PydanticCustomError("missing", "this field is required")
+        return value
 
     def crossed(self, context: Any) -> list[FieldError]:
         """Also whether the mask fits the image."""
@@ -36,7 +62,7 @@ class ImageInpaint(InputImageRequest):
         if self.image.kind == "jpeg":
             # A photograph may lie on its side and the mask be drawn upright; the engine sees to that.
             fitting.append((self.image.height, self.image.width))
-        if (self.mask.width, self.mask.height) not in fitting:
+        if self.mask is not None and (self.mask.width, self.mask.height) not in fitting:
             text = (
                 f"the mask is {self.mask.width} x {self.mask.height}, "
                 f"the image {self.image.width} x {self.image.height}; they must be of one size"
@@ -45,5 +71,13 @@ class ImageInpaint(InputImageRequest):
         return wrong
 
     def inputs(self) -> tuple[bytes, ...]:
-        """The files of image and mask."""
-        return (self.image.data, self.mask.data)
+        """The files of the image and, unless it is its own, of the mask."""
+        return (self.image.data,) if self.mask is None else (self.image.data, self.mask.data)
+
+    def amount(self) -> float | None:
+        """The strength. Left open for an image that is its own mask: with nothing transparent, all of it is changed."""
+        return None if self.mask is None and "strength" not in self.model_fields_set else self.strength
+
+    def painted(self) -> str:
+        """See `mask_means`."""
+        return self.mask_means

@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from rbee_sd.messages import STRENGTHS, TRANSFORM
 from rbee_sd.operations.input_image import EXAMPLE, InputImageRequest, Strength
-
-STRENGTH = 0.8
 
 
 class ImageTransform(InputImageRequest):
@@ -23,4 +22,6 @@ class ImageTransform(InputImageRequest):
     )
 
     operation: Literal["image_transform"]
-    strength: Strength = Field(STRENGTH, description="How much is changed: the part of the steps that is done.")
+    strength: Strength = Field(
+        STRENGTHS[TRANSFORM], description="How much is changed: the part of the steps that is done."
+    )

@@ -107,10 +107,10 @@ def picture(model: Diffusion, **changes: Any) -> Pixels:
     return pixels(draw(model, **changes)[0])
 
 
-def pixels(png: bytes) -> Pixels:
+def pixels(file: bytes, kind: str = "png") -> Pixels:
     """(height, width, 3) in 0..255."""
-    with Image.open(io.BytesIO(png)) as image:
-        assert image.format == "PNG"
+    with Image.open(io.BytesIO(file)) as image:
+        assert image.format == kind.upper()
         return np.asarray(image.convert("RGB"))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from rbee_sd.engine import loop, png
+from rbee_sd.engine import loop, outputs
 from rbee_sd.engine.calls import Call, Stage
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.messages import INPAINT, TRANSFORM, Cancelled, Failed, Finished, Generate, Message, Progress
@@ -216,8 +216,8 @@ def test_a_job_is_cancelled_while_it_waits_for_the_decoder_of_the_vae(bench: Ben
 
 
 def test_a_job_is_cancelled_while_its_file_is_made(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate(png.png)
-    monkeypatch.setattr(png, "png", gate)
+    gate = Gate(outputs.picture_file)
+    monkeypatch.setattr(outputs, "picture_file", gate)
     bench.engine.submit(gone())
     while not gate.entered.is_set():
         if bench.engine.busy:

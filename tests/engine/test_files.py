@@ -1,4 +1,4 @@
-"""`engine.png`, `engine.inputs` and `engine.previews`: what comes in and goes out as image files."""
+"""`engine.outputs`, `engine.inputs` and `engine.previews`: what comes in and goes out as image files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from PIL import Image
 from rbee_sd.engine import inputs
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
+from rbee_sd.engine.outputs import PREVIEW_SIDE, picture_file, preview_jpeg
 from rbee_sd.engine.pipeline import GenerationError, ModelError
-from rbee_sd.engine.png import PREVIEW_SIDE, preview_jpeg
 from rbee_sd.engine.previews import Previews, scaled
 from rbee_sd.engine.recipe import parameters
-from rbee_sd.messages import INPAINT, TEXT, TRANSFORM, Failed, Finished, Preview, Progress
+from rbee_sd.messages import INPAINT, TEXT, TRANSFORM, Failed, Finished, Narration, Preview, Progress
 from tests.engine import tiny
 from tests.engine.bench import Bench, config, draw, pixels, work
 from tests.engine.test_families import hole, inputs_of, photo
@@ -127,6 +127,43 @@ def test_a_models_name_with_separators_is_quoted(name: str) -> None:
     assert json.loads(dict(FIELD.findall(last))["Model"]) == name
 
 
+def comment(file: bytes) -> str:
+    """The EXIF UserComment of a file, as those who write it so read it."""
+    with Image.open(io.BytesIO(file)) as image:
+        raw = image.getexif().get_ifd(0x8769)[0x9286]
+    assert raw.startswith(b"UNICODE\0")
+    text: str = raw.removeprefix(b"UNICODE\0").decode("utf-16-be")
+    return text
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_jpeg_and_webp_have_the_parameters_in_their_exif(model: Diffusion, kind: str, prompt: str) -> None:
+    each: dict[str, Any] = {"prompt": prompt, "steps": 1, "seed": 5}
+    (file,) = draw(model, **each, format=kind)
+    with Image.open(io.BytesIO(file)) as image:
+        assert image.size == (64, 64)
+    (plain,) = draw(model, **each)
+    assert comment(file) == chunks(plain)["parameters"]
+    assert np.abs(pixels(file, kind).astype(int) - pixels(plain)).mean() < 8
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_less_quality_is_a_smaller_file(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    sizes = [len(picture_file(noise, recipe(), None, kind, quality)) for quality in (1, 50, None, 100)]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 4
+
+
+def test_a_prompt_that_no_jpeg_has_room_for_is_left_out_of_it() -> None:
+    black = np.zeros((64, 64, 3), np.uint8)
+    long = recipe(prompt="🔴" * 10_000, negative_prompt="🔴" * 10_000)
+    with Image.open(io.BytesIO(picture_file(black, long, None, "jpeg"))) as image:
+        assert not image.getexif()
+    assert comment(picture_file(black, recipe(prompt="蓝" * 10_000), None, "jpeg")).startswith("蓝蓝")
+
+
 def test_a_preview_is_small_and_keeps_the_shape() -> None:
     small = np.zeros((8, 16, 3), np.uint8)
     for size, expected in (
@@ -161,7 +198,7 @@ def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def read(*files: bytes, width: int | None = None, height: int | None = None) -> inputs.Inputs:
     """What a job gets to see of them."""
-    return inputs.read(files, width, height)
+    return inputs.read(work(operation=INPAINT, inputs=files, width=width, height=height))
 
 
 def colour(image: Image.Image | None, x: int, y: int) -> Any:
@@ -241,6 +278,59 @@ def test_a_mask_may_be_of_any_mode(mode: str) -> None:
         mask = deep if mode == "I;16" else plain.convert(mode)
         found = read(photo(), file_of(mask))
         assert np.array_equal(np.asarray(found.mask), np.asarray(plain))
+
+
+def mask_of(*files: bytes, means: str) -> Any:
+    """What is painted anew of the topmost row of pixels: True where it is."""
+    found = inputs.read(work(operation=INPAINT, inputs=files, mask_means=means))
+    assert found.mask is not None
+    return np.asarray(found.mask)[0] >= inputs.HALF
+
+
+def clear_on_the_left(mode: str = "RGBA") -> bytes:
+    """A quarter is transparent, the next is a third so, the next two thirds, the last is opaque."""
+    image = Image.new("RGBA", (64, 64), "red")
+    for place, alpha in ((0, 0), (16, 170), (32, 85)):
+        image.paste((255, 255, 255, alpha), (place, 0, place + 16, 64))
+    return file_of(image.convert(mode))
+
+
+def test_what_a_mask_means_can_be_its_black_or_its_transparent_part() -> None:
+    assert (mask_of(photo(), hole(), means="black") == ~mask_of(photo(), hole(), means="white")).all()
+    painted = mask_of(photo(), clear_on_the_left(), means="alpha")
+    assert painted.reshape(4, 16).all(1).tolist() == [True, False, True, False]
+    assert not painted.reshape(4, 16)[[1, 3]].any()
+    # What can be seen through is neither black nor white: it is kept.
+    clear = file_of(Image.new("RGBA", (64, 64), (0, 0, 0, 0)))
+    assert not mask_of(photo(), clear, means="black").any()
+
+
+def test_an_image_can_be_its_own_mask_if_any_of_it_is_transparent() -> None:
+    painted = mask_of(clear_on_the_left(), means="alpha")
+    assert painted.reshape(4, 16).all(1).tolist() == [True, False, True, False]
+    for opaque in (photo(), file_of(Image.new("RGBA", (64, 64), "red")), file_of(halves(), "JPEG")):
+        assert inputs.read(work(operation=INPAINT, inputs=(opaque,), mask_means="alpha")).mask is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_mask_without_a_transparent_part_is_refused_where_that_is_meant(mode: str) -> None:
+    with pytest.raises(GenerationError, match="no part of the mask is transparent") as refused:
+        mask_of(photo(), file_of(halves(mode, (64, 64))), means="alpha")
+    assert refused.value.code == "invalid_input"
+
+
+def test_an_image_that_was_to_be_its_own_mask_and_is_opaque_is_changed_as_a_whole(bench: Bench) -> None:
+    each: dict[str, Any] = {"operation": INPAINT, "mask_means": "alpha", "steps": 10}
+    bench.run(
+        work("opaque", inputs=(photo(),), **each),
+        work("little", inputs=(photo(),), strength=0.5, **each),
+        work("clear", inputs=(clear_on_the_left(),), **each),
+    )
+    steps = {job: bench.heard(Progress, job)[-1].total for job in ("opaque", "little", "clear")}
+    assert steps == {"opaque": 8, "little": 5, "clear": 10}
+    (finished,) = bench.heard(Finished, "opaque")
+    assert json.loads(chunks(finished.images[0])["rbee-sd"])["operation"] == TRANSFORM
+    assert any("nothing of the image is transparent" in told.text for told in bench.heard(Narration, "opaque"))
 
 
 def test_sizes_come_from_the_image_in_steps_of_eight_and_not_below_a_least() -> None:

@@ -21,6 +21,7 @@ from tests.http.views import error_of, forwards, works
 from tests.http.wire import Wire, request
 
 LONG = 150
+OWN_ROUTES = ("/draw",)
 
 
 class Draw(CallHandler):

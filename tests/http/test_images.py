@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import logging
 import struct
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Client, Faults
 from tests.http.views import error_of, events, raw_stream
@@ -38,6 +40,19 @@ async def test_an_image_is_a_png_of_the_size_asked_for_and_the_one_in_the_stream
     assert size(answer.content) == (136, 64)
     assert base64.b64decode(complete["image_base64"], validate=True) == answer.content
     assert (await client.http.get(f"/v1/jobs/{job_id}/image")).content == answer.content
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+async def test_an_image_can_be_of_another_format_everywhere(client: Client, kind: str) -> None:
+    job_id = await client.submit(steps=1, format=kind, quality=50, count=2)
+    complete = events(await raw_stream(client, job_id))[-1].data
+    assert complete["format"] == kind
+    answers = [await client.http.get(image["url"]) for image in complete["images"]]
+    assert {answer.headers["content-type"] for answer in answers} == {f"image/{kind}"}
+    with Image.open(io.BytesIO(answers[1].content)) as image:
+        assert image.format == kind.upper()
+    assert base64.b64decode(complete["image_base64"], validate=True) == answers[0].content
+    assert (await client.job(job_id))["request"]["format"] == kind
 
 
 async def test_every_image_of_a_job_can_be_fetched_and_no_other(client: Client) -> None:

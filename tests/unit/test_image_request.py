@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rbee_sd.errors import FieldError, RequestError
-from rbee_sd.messages import SCHEDULERS, Generate, Ready
+from rbee_sd.messages import FORMATS, SCHEDULERS, Generate, Ready
 from rbee_sd.operations.body import validate
 from rbee_sd.operations.generation import ImageGeneration
 from rbee_sd.operations.image import order_image
@@ -140,6 +140,13 @@ def test_the_request_of_the_contract_is_accepted() -> None:
         ("loras", {"name": "watercolour"}),
         ("loras", [{"name": "watercolour"}, {"name": "watercolour", "scale": 0.5}]),
         ("loras", [{"name": "watercolour"}] * 9),
+        ("format", "gif"),
+        ("format", "PNG"),
+        ("format", None),
+        ("quality", 0),
+        ("quality", 101),
+        ("quality", 50.0),
+        ("quality", 50),
         ("strength", 0.5),
         ("image", "aGVsbG8="),
         ("init_image", "aGVsbG8="),
@@ -195,6 +202,7 @@ def test_a_wrong_value_is_refused_and_only_its_field_named(name: str, value: Any
         ("exclusive", True),
         ("loras", []),
         ("worker_id", ""),
+        *[("format", name) for name in FORMATS],
         *[("scheduler", name) for name in SCHEDULERS],
     ],
 )
@@ -380,6 +388,16 @@ def test_the_order_carries_the_request_to_the_engine() -> None:
     )
     assert (order.seed, order.priority, order.timeout, order.on_disconnect) == (42, -3, 12, "finish")
     assert order.operation == "image_generation"
+
+
+def test_the_order_says_what_files_are_wanted() -> None:
+    plain = order_image(accept(), LIMITS)
+    assert plain.work is not None
+    assert (plain.format, plain.work.quality) == ("png", None)
+    small = order_image(accept(format="webp", quality=1), LIMITS)
+    assert small.work is not None
+    assert (small.format, small.work.quality) == ("webp", 1)
+    assert accept(format="jpeg", quality=100).quality == 100
 
 
 def test_the_order_repeats_what_was_sent_and_nothing_more() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rbee_sd.jobs.images import ImageFile, ImageFiles
+from rbee_sd.messages import FORMATS
 from tests.conftest import eventually
 
 PICTURES = (b"one", b"", b"three" * 50_000)
@@ -50,6 +51,14 @@ async def test_saved_images_are_read_back_in_order(images: ImageFiles, folder: P
     assert [await whole(images, image) for image in kept] == list(PICTURES)
     assert [image.size for image in kept] == [len(picture) for picture in PICTURES]
     assert contents(folder) == ["job_1", "job_1/0.png", "job_1/1.png", "job_1/2.png"]
+
+
+async def test_a_file_is_named_after_its_format(images: ImageFiles, folder: Path) -> None:
+    for kind in FORMATS:
+        (kept,) = await images.save(f"job_{kind}", (b"one",), kind)
+        assert (kept.format, kept.path) == (kind, folder / f"job_{kind}" / f"0.{kind}")
+        assert kept == images.file(f"job_{kind}", 0, kept.etag, kept.size, kind)
+        assert await whole(images, kept) == b"one"
 
 
 async def test_an_image_is_read_in_parts(images: ImageFiles) -> None:

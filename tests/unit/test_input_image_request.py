@@ -116,8 +116,29 @@ def test_older_names_of_the_image_are_taken_once(operation: str, alias: str) -> 
 def test_the_older_name_of_the_mask_is_taken_once() -> None:
     request = accept("image_inpaint", mask=..., mask_image=text(MASK))
     assert isinstance(request, ImageInpaint)
+    assert request.mask is not None
     assert request.mask.data == MASK
     assert set(errors("image_inpaint", mask_image=text(MASK))) == {"mask_image"}
+
+
+def test_a_mask_says_white_unless_it_is_told_to_mean_something_else() -> None:
+    for means in ("white", "black", "alpha"):
+        request = accept("image_inpaint", mask_means=means)
+        assert request.painted() == means
+    assert accept("image_inpaint").painted() == "white"
+    assert set(errors("image_inpaint", mask_means="grey")) == {"mask_means"}
+    assert set(errors("image_transform", mask_means="white")) == {"mask_means"}
+
+
+def test_by_transparency_an_image_may_be_its_own_mask_and_the_engine_settles_how_much_is_changed() -> None:
+    work = order_image(accept("image_inpaint", mask=..., mask_means="alpha"), LIMITS).work
+    assert work is not None
+    assert (work.inputs, work.mask_means, work.strength) == ((IMAGE,), "alpha", None)
+    work = order_image(accept("image_inpaint", mask=..., mask_means="alpha", strength=0.4), LIMITS).work
+    assert work is not None
+    assert work.strength == 0.4
+    for means in ("white", "black"):
+        assert errors("image_inpaint", mask=..., mask_means=means)["mask"].constraint == "missing"
 
 
 def test_a_mask_of_another_size_is_refused() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from rbee_sd.engine.png import png as png_of_ours
+from rbee_sd.engine.outputs import picture_file as png_of_ours
 from rbee_sd.engine.recipe import parameters as text_of_ours
 from rbee_sd.messages import SCHEDULERS
 from rbee_sd.operations.png_header import MAX_CHUNKS, MAX_TEXT

@@ -278,6 +278,29 @@ async def test_what_another_version_kept_is_read_as_far_as_it_is_known(begin: Be
     assert (restored.order.work.prompt, restored.order.work.inputs) == ("a", (b"image",))
 
 
+async def test_images_of_every_format_are_found_again_and_those_of_before_there_were_formats(
+    begin: Begin, tmp_path: Path
+) -> None:
+    run = await begin()
+    old = await run.completed()
+    new = await run.tried(await run.accept(work=Generate("", "a", "", 5, format="webp")))
+    new.files = await run.images.save(new.id, (b"webp",), new.order.format)
+    run.registry.complete(new)
+    await run.registry.settle()
+    run.end()
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as connection:
+        (kept,) = connection.execute("SELECT outcome FROM jobs WHERE id = ?", (old.id,)).fetchone()
+        outcome = orjson.loads(kept)
+        outcome["files"] = [file[:2] for file in outcome["files"]]
+        connection.execute("UPDATE jobs SET outcome = ? WHERE id = ?", (orjson.dumps(outcome), old.id))
+        connection.commit()
+    run = await begin()
+    for job, formats in ((old, ["png", "png"]), (new, ["webp"])):
+        restored = await run.registry.recall(job.id)
+        assert restored.files == job.files
+        assert [file.format for file in restored.files] == formats
+
+
 async def test_a_page_reads_no_images_and_no_events(begin: Begin) -> None:
     run = await begin()
     await run.completed()

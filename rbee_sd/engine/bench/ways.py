@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rbee_sd.engine import png
+from rbee_sd.engine import outputs
 from rbee_sd.engine.bench.peak import forget, peak
 from rbee_sd.engine.bench.plan import Plan
 from rbee_sd.engine.diffusion import Diffusion
@@ -97,7 +97,7 @@ class Ways:
             "model": self._ready.model,
             "loras": [],
         }
-        return png.png(np.asarray(image), recipe, None)
+        return outputs.picture_file(np.asarray(image), recipe, None)
 
     def _engine(self, groups: list[list[Generate]]) -> dict[str, Any]:
         """Groups of jobs, one group after the other, as the engine's own loop does them."""
