@@ -14,6 +14,8 @@ LARGEST_FRONT = 250_000_000
 """Bytes."""
 LARGEST_GROWTH = 20_000_000
 """Bytes, of a front that lived for long, from its second quarter to its last."""
+GONE_WITHIN = 1.0
+"""Seconds until the engine of a front that was killed has gone."""
 TOLD_WITHIN = 1.0
 """Seconds until the listeners know that the engine has died."""
 
@@ -71,7 +73,7 @@ class Measures:
         if growth is not None:
             yield f"growth of the front that lived longest, second to last quarter: {growth / 1e6:.1f} MB"
         for name, seconds, unit, factor in (
-            ("death of the front to that of its engine", self.engine_gone, "s", 1),
+            (f"death of the front to that of its engine (aim {GONE_WITHIN:g} s)", self.engine_gone, "s", 1),
             (f"death of the engine to its listeners (aim {TOLD_WITHIN:g} s)", self.told, "s", 1),
             ("/health (aim p99 50 ms)", self.health, "ms", 1000),
         ):

@@ -1,7 +1,8 @@
 """Entry of the engine process: signals, the watch on the front, the model, then the loop.
 
 `run` is called in the spawned child, on its main thread, and is all the front knows of this package besides
-`config`. Everything heavy is imported inside it.
+`config`. Everything else is imported inside it, once the watch on the front stands: until then an engine outlives a
+front that is killed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import sys
 import threading
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING
 
-from rbee_sd import log as logs
 from rbee_sd.engine.config import EngineConfig
-from rbee_sd.engine.loop import Engine, FrontGoneError, send, serve
-from rbee_sd.engine.pipeline import ModelError, Pipeline
-from rbee_sd.messages import Fatal, Narration
+
+if TYPE_CHECKING:
+    from rbee_sd.engine.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,21 @@ def run(pipe: Connection, config: EngineConfig) -> None:
     """Be an engine until the front says Shutdown or dies."""
     # A Ctrl-C reaches the whole terminal group; the front decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logs.configure(config.log_level, config.log_format, background=True)
     _die_with_front()
+    _run(pipe, config)
+    pipe.close()
+    logging.shutdown()
+    # Taking torch down in good order takes a second, and nothing here needs it.
+    os._exit(0)
 
+
+def _run(pipe: Connection, config: EngineConfig) -> None:
+    from rbee_sd import log as logs
+    from rbee_sd.engine.loop import Engine, FrontGoneError, send, serve
+    from rbee_sd.engine.pipeline import ModelError
+    from rbee_sd.messages import Fatal, Narration
+
+    logs.configure(config.log_level, config.log_format, background=True)
     emit = partial(send, pipe)
     try:
         emit(Narration(f"loading model {config.name}"))
@@ -55,10 +68,6 @@ def run(pipe: Connection, config: EngineConfig) -> None:
             serve(pipe, Engine(pipeline, emit))
     except FrontGoneError:
         log.info("the front has gone; so does the engine")
-    pipe.close()
-    logging.shutdown()
-    # Taking torch down in good order takes a second, and nothing here needs it.
-    os._exit(0)
 
 
 def _load(config: EngineConfig, pipe: Connection) -> Pipeline:
