@@ -19,6 +19,7 @@ setup(
     packages=find_packages(include=["rbee_sd", "rbee_sd.*"]),
     package_data={
         "rbee_sd": ["py.typed"],
+        "rbee_sd.http.docs": ["*.html", "*.css"],
         "rbee_sd.engine": ["demo/*.json", "demo/*/*.json", "demo/*/*.safetensors"],
     },
     install_requires=[

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from rbee_sd.http.openapi import described, document
+from rbee_sd.http.docs.document import described, document
 from rbee_sd.http.routes import ROUTES
 
 GENERAL = document(ROUTES, None, locked=False)
@@ -26,7 +26,7 @@ def statuses(method: str, path: str) -> set[int]:
                 return {204, *DOOR}
             if method not in calls:
                 return {405, *DOOR}
-            return {*calls[method].call.answers, *calls[method].errors}
+            return {*calls[method].doc.answers, *calls[method].errors}
     # A method that HTTP does not have is refused wherever it is sent to.
     return {404, 405, *DOOR}
 

@@ -17,9 +17,9 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
 from rbee_sd.errors import FieldError, RequestError
-from rbee_sd.http.answers import Error
 from rbee_sd.http.context import Context
-from rbee_sd.http.description import Calls, Parameter
+from rbee_sd.http.docs.answers import Error
+from rbee_sd.http.docs.description import Docs, Parameter
 from rbee_sd.http.errors import MEANINGS, error_json, error_of_status
 from rbee_sd.http.owner import owner_of
 from rbee_sd.http.transfer import TransferHandler
@@ -39,7 +39,9 @@ class BaseHandler(TransferHandler):
     # What the OpenAPI document says of it.
     tag: ClassVar[str]
     path_parameters: ClassVar[tuple[Parameter, ...]] = ()
-    calls: ClassVar[Calls] = {}
+    docs: ClassVar[Docs] = {}
+    wrong_value: ClassVar[int] = 400
+    """The status of what a request should not have said."""
     error_shape: ClassVar[type[BaseModel]] = Error
     meanings: ClassVar[Mapping[int, str]] = MEANINGS
 

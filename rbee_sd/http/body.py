@@ -9,9 +9,16 @@ import re
 
 from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.http.base import BaseHandler
+from rbee_sd.http.docs.description import Parameter
 from rbee_sd.operations.body import invalid
 
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+IDEMPOTENCY = Parameter(
+    "Idempotency-Key",
+    "However often it is sent with the same body, it makes one job.",
+    {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
+    "header",
+)
 
 
 class BodyHandler(BaseHandler):

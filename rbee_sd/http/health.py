@@ -6,9 +6,9 @@ import time
 from typing import ClassVar
 
 from rbee_sd import messages
-from rbee_sd.http.answers import Capabilities, Health, Readiness
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.http.description import JSON, Answer, Call, Calls
+from rbee_sd.http.docs.answers import Capabilities, Health, Readiness
+from rbee_sd.http.docs.description import JSON, Answer, Doc, Docs
 from rbee_sd.operations import limits
 from rbee_sd.operations.table import offered
 
@@ -18,8 +18,8 @@ class HealthHandler(BaseHandler):
 
     open_to_all = True
     tag = "Worker"
-    calls: ClassVar[Calls] = {
-        "GET": Call("Whether the worker lives", {200: Answer("It does, whatever the engine does.", {JSON: Health})})
+    docs: ClassVar[Docs] = {
+        "GET": Doc("Whether the worker lives", {200: Answer("It does, whatever the engine does.", {JSON: Health})})
     }
 
     def get(self) -> None:
@@ -34,8 +34,8 @@ class ReadyHandler(BaseHandler):
 
     open_to_all = True
     tag = "Worker"
-    calls: ClassVar[Calls] = {
-        "GET": Call(
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
             "Whether the engine takes jobs",
             {
                 200: Answer("It does.", {JSON: Readiness}),
@@ -63,8 +63,8 @@ class CapabilitiesHandler(BaseHandler):
     """`/v1/capabilities`: what a form or a client may offer."""
 
     tag = "Worker"
-    calls: ClassVar[Calls] = {
-        "GET": Call("What this worker does and accepts", {200: Answer("As it is now.", {JSON: Capabilities})})
+    docs: ClassVar[Docs] = {
+        "GET": Doc("What this worker does and accepts", {200: Answer("As it is now.", {JSON: Capabilities})})
     }
 
     def get(self) -> None:

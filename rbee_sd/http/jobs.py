@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rbee_sd.errors import RequestError
-from rbee_sd.http.answers import Accepted, JobPage, JobView
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.http.body import IDEMPOTENCY_KEY, BodyHandler
-from rbee_sd.http.description import JOB_ID, JSON, Answer, Call, Calls, OneOf, Parameter
+from rbee_sd.http.body import IDEMPOTENCY, BodyHandler
+from rbee_sd.http.docs.answers import Accepted, JobPage, JobView
+from rbee_sd.http.docs.description import JOB_ID, JSON, Answer, Doc, Docs, OneOf, Parameter
 from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.job import State
 from rbee_sd.messages import FORMATS
@@ -23,20 +23,13 @@ class SubmitHandler(BodyHandler):
     """`POST /v1/inference`, and the POST of `/v1/jobs`."""
 
     tag = "Jobs"
-    calls: ClassVar[Calls] = {
-        "POST": Call(
+    docs: ClassVar[Docs] = {
+        "POST": Doc(
             "Submit a job",
             {200: Answer("It is on disk, and waits.", {JSON: Accepted})},
             errors=(409, 410, 415, 503),
             body={JSON: OneOf("operation", models_of)},
-            parameters=(
-                Parameter(
-                    "Idempotency-Key",
-                    "However often it is sent with the same body, it makes one job.",
-                    {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
-                    "header",
-                ),
-            ),
+            parameters=(IDEMPOTENCY,),
         )
     }
 
@@ -59,8 +52,8 @@ class SubmitHandler(BodyHandler):
 class JobsHandler(SubmitHandler):
     """`/v1/jobs`."""
 
-    calls: ClassVar[Calls] = {
-        "GET": Call(
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
             "List jobs, newest first",
             {200: Answer("A page of them.", {JSON: JobPage})},
             errors=(404, 410, 503),
@@ -72,7 +65,7 @@ class JobsHandler(SubmitHandler):
                 Parameter("before", "Only those made before the job with this id.", {"type": "string"}),
             ),
         ),
-        **SubmitHandler.calls,
+        **SubmitHandler.docs,
     }
 
     async def get(self) -> None:
@@ -94,8 +87,8 @@ class JobHandler(BaseHandler):
 
     tag = "Jobs"
     path_parameters = (JOB_ID,)
-    calls: ClassVar[Calls] = {
-        "GET": Call("A job as it is now", {200: Answer("The job.", {JSON: JobView})}, errors=(404, 410, 503))
+    docs: ClassVar[Docs] = {
+        "GET": Doc("A job as it is now", {200: Answer("The job.", {JSON: JobView})}, errors=(404, 410, 503))
     }
 
     async def get(self, job_id: str) -> None:
@@ -110,9 +103,9 @@ class JobHandler(BaseHandler):
 class CancellableJobHandler(JobHandler):
     """`/v1/jobs/{id}`."""
 
-    calls: ClassVar[Calls] = {
-        **JobHandler.calls,
-        "DELETE": Call(
+    docs: ClassVar[Docs] = {
+        **JobHandler.docs,
+        "DELETE": Doc(
             "Cancel a job; no effect on one that has ended",
             {200: Answer("The job.", {JSON: JobView})},
             errors=(404, 410, 503),
@@ -136,8 +129,8 @@ class ImageHandler(BaseHandler):
         JOB_ID,
         Parameter("n", "Which image, counted from 0.", {"type": "integer", "minimum": 0}, "path", 0),
     )
-    calls: ClassVar[Calls] = {
-        "GET": Call(
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
             "A finished image",
             {
                 200: Answer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.http.description import Answer, Call, Calls
+from rbee_sd.http.docs.description import Answer, Doc, Docs
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -14,8 +14,8 @@ class MetricsHandler(BaseHandler):
     """`/metrics`."""
 
     tag = "Worker"
-    calls: ClassVar[Calls] = {
-        "GET": Call("Numbers for Prometheus", {200: Answer("In its text format.", {MEDIA_TYPE: None})})
+    docs: ClassVar[Docs] = {
+        "GET": Doc("Numbers for Prometheus", {200: Answer("In its text format.", {MEDIA_TYPE: None})})
     }
 
     def get(self) -> None:

@@ -10,7 +10,7 @@ from tornado.web import Application
 from rbee_sd.http.access import log_access
 from rbee_sd.http.base import BaseHandler, NotFoundHandler
 from rbee_sd.http.context import Context
-from rbee_sd.http.docs import Book, OpenAPIHandler
+from rbee_sd.http.docs.handlers import Book, DocsHandler, OpenAPIHandler
 from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
 from rbee_sd.http.metrics import MetricsHandler
@@ -23,6 +23,7 @@ ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/ready", ReadyHandler),
     (r"/metrics", MetricsHandler),
     (r"/openapi\.json", OpenAPIHandler),
+    (r"/docs", DocsHandler),
     (r"/v1/capabilities", CapabilitiesHandler),
     (r"/v1/events", FeedHandler),
     (r"/v1/jobs", JobsHandler),

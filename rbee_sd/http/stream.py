@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from rbee_sd.http import sse
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.http.description import JOB_ID, LAST_EVENT_ID, STREAM, Answer, Call, Calls, Parameter
-from rbee_sd.http.events import EVENTS
+from rbee_sd.http.docs.description import JOB_ID, LAST_EVENT_ID, STREAM, Answer, Doc, Docs, Parameter
+from rbee_sd.http.docs.events import EVENTS
 from rbee_sd.http.pictures import Pictures
 from rbee_sd.jobs.event_log import Cursor, Event
 from rbee_sd.jobs.images import ImageFile
@@ -140,8 +140,8 @@ class JobStreamHandler(JobListener):
     """`GET /v1/jobs/{id}/stream`: the job's events from the first, or behind `Last-Event-ID`, then `[DONE]`."""
 
     path_parameters = (JOB_ID,)
-    calls: ClassVar[Calls] = {
-        "GET": Call(
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
             "Follow a job",
             {
                 200: Answer(
@@ -210,8 +210,8 @@ class FeedHandler(StreamHandler):
     Listening here keeps no job alive: whoever wants that listens to the job's own stream.
     """
 
-    calls: ClassVar[Calls] = {
-        "GET": Call(
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
             "Follow every job",
             {
                 200: Answer(

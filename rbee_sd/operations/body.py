@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from rbee_sd.errors import FieldError, RequestError
 from rbee_sd.operations.json_object import shown
@@ -24,6 +24,8 @@ class Request(BaseModel):
 
     aliases: ClassVar[dict[str, str]] = {}
     """Names that older clients use for fields, and the fields' own."""
+    takes_null: ClassVar[bool] = False
+    """Whether null is a way to leave a field out, as dialects have it."""
 
     def crossed(self, context: Any) -> list[FieldError]:
         """What is wrong with the fields taken together, once each by itself is right."""
@@ -34,11 +36,16 @@ class Request(BaseModel):
         """Write what a worker's limits mean for the fields into `fields`, their JSON Schemas by name."""
 
 
+OLDER: dict[str, JsonValue] = {"deprecated": True}
+
+
 class OperationRequest(Request):
     """What every operation takes besides its own fields: what older clients send with each of them."""
 
-    hive_id: Literal["localhost"] = Field("localhost", description="Older clients send it: this box.")
-    worker_id: str = Field("", max_length=200, description="Older clients send it: ignored.")
+    hive_id: Literal["localhost"] = Field(
+        "localhost", description="Older clients send it: this box.", json_schema_extra=OLDER
+    )
+    worker_id: str = Field("", max_length=200, description="Older clients send it: ignored.", json_schema_extra=OLDER)
 
 
 R = TypeVar("R", bound=Request)
@@ -53,6 +60,8 @@ def validate(model: type[R], fields: Mapping[str, Any], context: Any) -> R:
     sent: dict[str, str] = {}
     wrong = []
     for name, value in fields.items():
+        if value is None and model.takes_null:
+            continue
         field = model.aliases.get(name, name)
         if field in sent:
             text = f"the same as '{sent[field]}' under another name; send one of them"

@@ -18,7 +18,7 @@ def _mask_in(value: Any) -> Picture | None:
     return None if value is None else picture_in(value)
 
 
-Mask = Annotated[Picture | None, PlainValidator(_mask_in), PlainSerializer(str)]
+Mask = Annotated[Picture | None, PlainValidator(_mask_in, json_schema_input_type=str), PlainSerializer(str)]
 
 
 class ImageInpaint(InputImageRequest):

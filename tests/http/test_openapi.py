@@ -1,13 +1,17 @@
-"""`/openapi.json`: what it says is so. Every answer in this folder's tests is looked up in it too; see `conftest`."""
+"""`/openapi.json` and `/docs`: what they say is so. All answers in this folder are looked up too; see `conftest`."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rbee_sd.http.docs.page import POLICY
 from rbee_sd.server import Server
 from tests.conftest import Client, Faults
 from tests.documented import GENERAL, wrong
@@ -15,6 +19,7 @@ from tests.http.conftest import Dial, Undocumented
 from tests.http.test_events_feed import feed, until_terminal
 from tests.http.views import Told, error_of, listening, running
 from tests.http.wire import request
+from tests.unit.test_docs_page import Reader
 
 NAMES = {
     "queued": "Queued",
@@ -71,6 +76,38 @@ async def test_where_a_key_is_asked_for_the_document_wants_it_too_and_says_so(cl
 async def test_another_host_gets_no_document(server: Server, dial: Dial) -> None:
     answer = await (await dial(server)).exchange(request("GET", "/openapi.json", "Host: evil.example"))
     error_of(answer, 403, "host_not_allowed")
+
+
+async def test_the_page_may_load_nothing_and_run_nothing(client: Client) -> None:
+    answer = await client.http.get("/docs")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"] == POLICY
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.settings(api_key="sesame")
+async def test_who_has_no_key_sees_a_page_that_names_nothing_of_this_worker(client: Client) -> None:
+    page = (await client.http.get("/docs")).text
+    assert "<code>$KEY</code>" in page
+    assert "<code>model</code> <span>text</span>" in page
+    page = (await client.http.get("/docs", headers={"X-API-Key": "sesame"})).text
+    assert "<code>model</code> <span>fake</span>" in page
+
+
+async def test_the_commands_on_the_page_work(server: Server, client: Client, tmp_path: Path) -> None:
+    await client.ready()
+    reader = Reader((await client.http.get("/docs")).content)
+    options = ("--max-time", "2", "-w", "\n%{http_code}")
+    for command in reader.commands:
+        assert server.url in command
+        ended = await asyncio.create_subprocess_exec(
+            *shlex.split(command), *options, stdout=asyncio.subprocess.PIPE, cwd=tmp_path
+        )
+        told, _ = await ended.communicate()
+        # The examples' job is none, and a stream of everything never ends.
+        expected = b"404" if "job_" in command else b"200"
+        assert told.rpartition(b"\n")[2] == expected, command
 
 
 async def test_every_event_of_every_kind_of_job_is_as_the_document_says(client: Client, faults: Faults) -> None:

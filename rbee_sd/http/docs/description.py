@@ -1,6 +1,6 @@
 """The words in which a handler says what it takes and what it answers. Pure data; front process.
 
-Each handler has a `Call` for each of its methods; `openapi` makes the document of them, and a test fails for a method
+Each handler has a `Doc` for each of its methods; `document` makes the document of them, and a test fails for a method
 without one. What holds for every route (the door, the key, the quotas) is not repeated in them.
 """
 
@@ -35,7 +35,7 @@ Shape = type[BaseModel] | OneOf | None
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent with one status: its shape by media type (none: no body), and headers; see `openapi.HEADERS`."""
+    """What is sent with one status: its shape by media type (none: no body), and headers; see `document.HEADERS`."""
 
     description: str
     content: Mapping[str, Shape] = field(default_factory=dict)
@@ -54,11 +54,11 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Doc:
     """One method of a handler: what it does, takes and answers. `errors` are the statuses that hold an error.
 
-    Not named there are those that follow: 403 and 413 always, 401 and 429 where a key is asked for, 400 where there
-    is a body, an argument or a part of the path that can be wrong.
+    Not named there are those that follow: 403 and 413 always, 401 and 429 where a key is asked for, 400 (or what the
+    handler has as `wrong_value`) where there is a body, an argument or a part of the path that can be wrong.
     """
 
     summary: str
@@ -68,8 +68,8 @@ class Call:
     parameters: tuple[Parameter, ...] = ()
 
 
-Calls = Mapping[str, Call]
-"""What a handler says of its methods: a call for each, HEAD excepted, which is as GET."""
+Docs = Mapping[str, Doc]
+"""What a handler says of its methods, by name. HEAD is left out: it is as GET."""
 
 JOB_ID = Parameter(
     "job_id",

@@ -16,9 +16,9 @@ ID = "job_2f6c3f3e-6c2b-4a57-9d1e-0d6f5c1b7a90"
 
 
 class Body(BaseModel):
-    """Base of all: no field that is not named here."""
+    """Base of all: no field that is not named here. Built when the document is made, not when the worker starts."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class WrongField(Body):

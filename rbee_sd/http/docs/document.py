@@ -16,8 +16,8 @@ from pydantic.json_schema import JsonSchemaValue
 
 from rbee_sd import __version__
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.http.description import JSON, STREAM, Answer, Call, OneOf, Parameter, Shape
-from rbee_sd.http.schemas import Schemas
+from rbee_sd.http.docs.description import JSON, STREAM, Answer, Doc, OneOf, Parameter, Shape
+from rbee_sd.http.docs.schemas import Schemas
 from rbee_sd.operations.limits import Limits
 
 Routes = Sequence[tuple[str, type[BaseHandler]]]
@@ -52,22 +52,22 @@ class Described:
     path: str
     method: str
     handler: type[BaseHandler]
-    call: Call
+    doc: Doc
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """All of them, in the order of the path first."""
         named = [each for each in self.handler.path_parameters if f"{{{each.name}}}" in self.path]
-        return *named, *self.call.parameters
+        return *named, *self.doc.parameters
 
     @property
     def errors(self) -> list[int]:
         """Every status with an error, those included that follow from what the route is."""
-        statuses = {*self.call.errors, 403, 413}
+        statuses = {*self.doc.errors, 403, 413}
         if not self.handler.open_to_all:
             statuses |= {401, 429}
-        if self.call.body or any(each.place != "header" for each in self.parameters):
-            statuses.add(400)
+        if self.doc.body or any(each.place != "header" for each in self.parameters):
+            statuses.add(self.handler.wrong_value)
         return sorted(statuses)
 
 
@@ -75,20 +75,20 @@ def described(routes: Routes) -> Iterator[Described]:
     """Every method of every route."""
     for pattern, handler in routes:
         path = _path(pattern, handler.path_parameters)
-        for method, call in handler.calls.items():
-            yield Described(path, method, handler, call)
+        for method, doc in handler.docs.items():
+            yield Described(path, method, handler, doc)
         if "HEAD" in handler.methods():
-            yield Described(path, "HEAD", handler, replace(handler.calls["GET"], answers=_headers_only(handler)))
+            yield Described(path, "HEAD", handler, replace(handler.docs["GET"], answers=_headers_only(handler)))
 
 
 def document(routes: Routes, limits: Limits | None, *, locked: bool) -> dict[str, Any]:
     """The document. `locked`: an API key is asked for."""
-    calls = list(described(routes))
-    references, schemas = Schemas(limits).of(_models(calls, limits))
+    methods = list(described(routes))
+    references, schemas = Schemas(limits).of(_models(methods, limits))
     writer = _Writer(limits, references)
     paths: dict[str, dict[str, Any]] = {}
     errors: dict[str, dict[str, Any]] = {}
-    for each in calls:
+    for each in methods:
         paths.setdefault(each.path, {})[each.method.lower()] = writer.operation(each, locked)
         errors |= {_error_name(each.handler, status): writer.error(each.handler, status) for status in each.errors}
     components: dict[str, Any] = {
@@ -107,7 +107,7 @@ def document(routes: Routes, limits: Limits | None, *, locked: bool) -> dict[str
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(each.handler.tag for each in calls)],
+        "tags": [{"name": tag} for tag in dict.fromkeys(each.handler.tag for each in methods)],
         "paths": paths,
         "components": components,
     }
@@ -121,14 +121,14 @@ def _path(pattern: str, parameters: Iterable[Parameter]) -> str:
 
 def _headers_only(handler: type[BaseHandler]) -> dict[int, Answer]:
     """What a HEAD is answered: as a GET is, without a body."""
-    return {status: replace(answer, content={}) for status, answer in handler.calls["GET"].answers.items()}
+    return {status: replace(answer, content={}) for status, answer in handler.docs["GET"].answers.items()}
 
 
-def _models(calls: Iterable[Described], limits: Limits | None) -> Iterator[type[BaseModel]]:
+def _models(methods: Iterable[Described], limits: Limits | None) -> Iterator[type[BaseModel]]:
     """The models of all bodies; some more than once."""
-    for each in calls:
+    for each in methods:
         yield each.handler.error_shape
-        for content in (each.call.body, *(answer.content for answer in each.call.answers.values())):
+        for content in (each.doc.body, *(answer.content for answer in each.doc.answers.values())):
             for shape in content.values():
                 if isinstance(shape, OneOf):
                     yield from shape.models(limits).values()
@@ -174,23 +174,23 @@ class _Writer:
 
     def operation(self, each: Described, locked: bool) -> dict[str, Any]:
         """One method of one path."""
-        call = each.call
+        doc = each.doc
         responses = {
             status: {"$ref": f"#/components/responses/{_error_name(each.handler, status)}"} for status in each.errors
         }
-        responses |= {status: self._answer(answer) for status, answer in call.answers.items()}
+        responses |= {status: self._answer(answer) for status, answer in doc.answers.items()}
         written: dict[str, Any] = {
             "operationId": "_".join([each.method.lower(), *re.findall(r"\w+", each.path)]),
             "tags": [each.handler.tag],
-            "summary": call.summary,
+            "summary": doc.summary,
             "responses": {str(status): responses[status] for status in sorted(responses)},
         }
         if each.path.startswith(OLDER):
             written["deprecated"] = True
         if each.parameters:
             written["parameters"] = [_parameter(parameter) for parameter in each.parameters]
-        if call.body:
-            written["requestBody"] = {"required": True, "content": self._content(call.body)}
+        if doc.body:
+            written["requestBody"] = {"required": True, "content": self._content(doc.body)}
         if locked and not each.handler.open_to_all:
             written["security"] = [{name: []} for name in KEYS]
         return written

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from rbee_sd.http.answers import Body, JobImage
-from rbee_sd.http.description import OneOf
+from rbee_sd.http.docs.answers import Body, JobImage
+from rbee_sd.http.docs.description import OneOf
 
 
 class Told(Body):
@@ -99,6 +99,8 @@ class CompleteResult(Told):
 
 class Complete(RootModel[CompleteImages | CompleteResult]):
     """The job is done. Nothing follows."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 class Failed(Told):
