@@ -22,6 +22,7 @@ from rbee_sd.messages import PNG
 T = TypeVar("T")
 
 PART = ".part"
+ID = re.compile(r"job_[\w-]+", re.ASCII)
 OURS = re.compile(r"job_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.part)?")
 """Names of the folders made here; what else lies there is somebody else's."""
 
@@ -92,6 +93,9 @@ class ImageFiles:
 
     def remove(self, job_id: str) -> None:
         """Delete a job's images, in the background as long as there is one. No effect when it has none."""
+        if not ID.fullmatch(job_id):
+            # What is deleted is a folder with all that is in it.
+            return
         if self._closed:
             shutil.rmtree(self._folder / job_id, ignore_errors=True)
         else:

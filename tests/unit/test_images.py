@@ -158,10 +158,14 @@ async def test_removed_images_are_gone_soon_and_the_others_stay(images: ImageFil
 
 
 def test_removing_what_never_was_does_nothing(images: ImageFiles, folder: Path) -> None:
-    images.remove("job_1")
+    beside = folder.parent / "beside"
+    beside.mkdir()
+    for name in ("job_1", "..", "", ".", "../beside", "job_1/..", str(beside)):
+        images.remove(name)
+    images.close()
     images.remove("..")
-    images.remove("")
     assert folder.exists()
+    assert beside.exists()
 
 
 def test_preparing_makes_a_private_folder(tmp_path: Path) -> None:
