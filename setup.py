@@ -8,6 +8,30 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "rbee_sd" / "__init__.py").read_text())[1]
 
+CLIENT = [
+    "httpx2>=2.16",
+    "orjson>=3.10",
+]
+ENGINE = [
+    "accelerate>=1.15.0",
+    "diffusers>=0.42.1",
+    "greenlet>=3.1",
+    "peft>=0.17",
+    "pillow>=13.0.0",
+    "safetensors>=0.5",
+    "scipy>=1.11",
+    "torch>=2.10",
+    "transformers>5.2.0",
+]
+FRONT = [
+    "click>=8.1",
+    "prometheus-client>=0.22",
+    "psutil>=6",
+    "pydantic>=2.10",
+    "tornado>=6.6.1",
+    "tqdm>=4.66",
+]
+
 setup(
     name="rbee-sd",
     version=VERSION,
@@ -22,26 +46,11 @@ setup(
         "rbee_sd.http.docs": ["*.html", "*.css"],
         "rbee_sd.engine": ["demo/*.json", "demo/*/*.json", "demo/*/*.safetensors"],
     },
-    install_requires=[
-        "accelerate>=1.15.0",
-        "click>=8.1",
-        "diffusers>=0.42.1",
-        "greenlet>=3.1",
-        "httpx2>=2.16",
-        "orjson>=3.10",
-        "peft>=0.17",
-        "pillow>=13.0.0",
-        "prometheus-client>=0.22",
-        "psutil>=6",
-        "pydantic>=2.10",
-        "safetensors>=0.5",
-        "scipy>=1.11",
-        "torch>=2.10",
-        "tornado>=6.6.1",
-        "tqdm>=4.66",
-        "transformers>5.2.0",
-    ],
+    # pip cannot leave out what the plain install needs: for the client alone, see docs/client.md.
+    install_requires=[*CLIENT, *ENGINE, *FRONT],
     extras_require={
+        "client": CLIENT,
+        "engine": ENGINE,
         "test": [
             "hypothesis",
             "mypy",

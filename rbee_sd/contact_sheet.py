@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import click
 from PIL import Image, ImageDraw, ImageFont
 
-from rbee_sd.client import Client, ClientError
+from rbee_sd.client import AsyncClient, ClientError, JobError
 
 PROMPTS = (
     "a yellow star on a black background",
@@ -93,19 +93,17 @@ def _lines(prompt: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 
 
 async def _pictures(url: str, api_key: str, prompts: Sequence[str], seed: int, steps: int) -> list[Image.Image]:
-    async with Client(url, api_key) as client:
+    async with AsyncClient(url, api_key) as client:
         drawn = (_picture(client, prompt, seed + number, steps) for number, prompt in enumerate(prompts))
         return await asyncio.gather(*drawn)
 
 
-async def _picture(client: Client, prompt: str, seed: int, steps: int) -> Image.Image:
-    job = await client.submit(prompt=prompt, seed=seed, steps=steps)
-    async for event in client.follow(job["job_id"]):
-        if event["event"] == "complete":
-            return Image.open(io.BytesIO(await client.image(job["job_id"])))
-        if event["event"] in ("error", "cancelled"):
-            raise ClientError(f'"{prompt}": {event.get("message", event["event"])}')
-    raise ClientError(f'"{prompt}" has no picture')
+async def _picture(client: AsyncClient, prompt: str, seed: int, steps: int) -> Image.Image:
+    try:
+        result = await client.generate(prompt, seed=seed, steps=steps)
+    except JobError as error:
+        raise ClientError(f'"{prompt}": {error}') from error
+    return Image.open(io.BytesIO(result.image))
 
 
 if __name__ == "__main__":

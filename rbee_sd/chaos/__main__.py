@@ -23,7 +23,7 @@ from rbee_sd.chaos.books import TERMINAL, Books, on_disk
 from rbee_sd.chaos.clients import WAYS, ChaosClient, whole_stream
 from rbee_sd.chaos.faults import FAULTS, LeftBehindError, heal
 from rbee_sd.chaos.worker import ChaosWorker
-from rbee_sd.client import Client
+from rbee_sd.client import AsyncClient
 
 QUIET_DEADLINE = 400.0
 """Seconds that the jobs which are left may take once nothing fails any more: an engine that died five times without
@@ -104,10 +104,8 @@ async def _run(worker: ChaosWorker, plan: Plan) -> tuple[list[str], str]:
 
 
 async def _good_job(worker: ChaosWorker) -> None:
-    async with Client(worker.url) as client:
-        job = await client.submit(prompt="a red circle", steps=1)
-        async for _ in client.follow(job["job_id"]):
-            pass
+    async with AsyncClient(worker.url) as client:
+        await client.generate("a red circle", steps=1)
 
 
 async def _storm(worker: ChaosWorker, books: Books, done: Counter[str], plan: Plan) -> None:

@@ -10,7 +10,7 @@ import click
 
 from rbee_sd import __version__
 
-SUBCOMMANDS = ("serve", "generate", "jobs", "keys", "doctor")
+SUBCOMMANDS = ("serve", "generate", "jobs", "models", "inspect", "keys", "doctor", "completion")
 
 
 class Lazy(click.Group):

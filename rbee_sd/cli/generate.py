@@ -1,4 +1,4 @@
-"""`rbee-sd generate`: a prompt, or an image and a prompt, to a file.
+"""`rbee-sd generate`: prompts, or an image and a prompt, to files.
 
 By the running worker, or by one of its own where none runs.
 """
@@ -7,46 +7,38 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from rbee_sd import log as logs
-from rbee_sd.cli import inputs, options
-from rbee_sd.cli.progress import Progress
-from rbee_sd.client import Client, ClientError
+from rbee_sd.cli import calling, inputs, options, terminal
+from rbee_sd.cli.calling import FailedError
+from rbee_sd.cli.own_worker import own_worker
+from rbee_sd.cli.pictures import Pictures
+from rbee_sd.cli.progress import ProgressDisplay
+from rbee_sd.client import AsyncClient, ClientError
 from rbee_sd.engine.config import model_name
-from rbee_sd.errors import StartError
 from rbee_sd.settings import Settings, worker_url
 
-if TYPE_CHECKING:
-    from rbee_sd.server import Server
-
-FIELDS = ("negative_prompt", "steps", "guidance_scale", "seed", "width", "height", "scheduler", "count", "strength")
+FIELDS = (
+    *("negative_prompt", "steps", "guidance_scale", "seed", "width", "height", "scheduler", "count", "strength"),
+    *("format", "quality"),
+)
 SETTINGS = (
     *("host", "port", "api_key", "model", "model_config", "lora_dir", "device", "dtype", "threads"),
     "fake_pipeline",
 )
+AT_ONCE = 8
+"""Prompts that a worker is given at a time; the others wait here, not in its queue."""
 
 
-ROWS = 8
-"""Rows of a forward in a worker for one call, unless the settings say."""
-
-
-class GenerateError(Exception):
-    """There is no picture. The message says why."""
-
-
-@click.command("generate", short_help="Make an image.")
-@click.argument("prompt")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write (PNG).")
+@click.command("generate", short_help="Make images.")
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 @click.option("--url", help="The worker to use; by default the one at --host and --port, else one of its own.")
 @click.option("-n", "--negative-prompt", help="What the image must not show.")
 @click.option("--steps", type=int, help="Denoise steps.")
@@ -55,143 +47,94 @@ class GenerateError(Exception):
 @click.option("--width", type=int, help="Pixels, a multiple of 8.")
 @click.option("--height", type=int, help="Pixels, a multiple of 8.")
 @click.option("--scheduler", help="Such as euler or ddim.")
-@click.option("--count", type=int, help="Images to make: out.png, and out-1.png, out-2.png … for the others.")
+@click.option("--count", type=int, help="Images of each prompt: out.png, and out-1.png, out-2.png … for the others.")
+@click.option("--format", type=click.Choice(sorted({*inputs.FORMATS.values()})), help="By default, by FILE's ending.")
+@click.option("--quality", type=int, help="Of JPEG and WebP, 1 to 100.")
 @click.option("--image", type=inputs.FILE, help="Image to start from (PNG, JPEG or WebP); the result has its size.")
 @click.option("--mask", type=inputs.FILE, help="Image of the same size as --image: only where it is white is painted.")
 @click.option("--strength", type=inputs.Number(), help="How much of --image is changed, from 0 to 1.")
 @click.option("--lora", "loras", type=inputs.Lora(), multiple=True, help="LoRA to apply; can be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Tell what was made as one JSON object a line for each prompt.")
+@click.option("--preview/--no-preview", default=None, help="Show the pictures; by default where the terminal can.")
 @options.with_settings(SETTINGS)
-def command(prompt: str, output: Path | None, url: str | None, conf: str | None, **flags: Any) -> None:
-    """Make an image of PROMPT, with a progress bar.
+def command(
+    prompts: tuple[str, ...],
+    output: Path | None,
+    url: str | None,
+    conf: str | None,
+    as_json: bool,
+    preview: bool | None,
+    **flags: Any,
+) -> None:
+    """Make an image of each PROMPT, with a progress bar.
 
-    With --image that image is changed, with --mask only in part.
+    A PROMPT that is -, or none where something is piped in, is read from standard input. With --image that image is
+    changed, with --mask only in part.
     """
     fields = {name: flags.pop(name) for name in FIELDS}
-    wanted = {name: value for name, value in fields.items() if value is not None}
-    wanted |= inputs.operation_on(flags.pop("image"), flags.pop("mask"), wanted)
+    request = {name: value for name, value in fields.items() if value is not None}
+    request |= inputs.operation_on(flags.pop("image"), flags.pop("mask"), request)
     if loras := flags.pop("loras"):
-        wanted["loras"] = list(loras)
+        request["loras"] = list(loras)
+    if output is not None and fields["format"] is None and output.suffix.lower() in inputs.FORMATS:
+        request["format"] = inputs.FORMATS[output.suffix.lower()]
     settings = options.read(conf, flags)
     if output is not None and not output.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder {output.parent} to write to")
     # Of a worker that runs already, only a model that was asked for by name is asked for.
     if flags["model"] is not None:
-        wanted["model"] = model_name(flags["model"])
-    try:
-        asyncio.run(_interruptible(_generate(settings, url, output, {"prompt": prompt, **wanted})))
-    except asyncio.CancelledError:
-        _end("terminated", 128 + signal.SIGTERM)
-    except ClientError as error:
-        _end(str(error), 2 if error.status == 400 else 1)
-    except StartError as error:
-        _end(str(error), 2)
-    except (GenerateError, OSError) as error:
-        _end(str(error), 1)
+        request["model"] = model_name(flags["model"])
+    wanted = inputs.prompts(prompts)
+    pictures = Pictures(output, fields["count"] or 1, same_seed="seed" in request, as_json=as_json, draw=_draw(preview))
+    calling.run(_generate(settings, url, wanted, request, pictures))
 
 
-def _end(message: str, status: int) -> None:
-    click.echo(f"rbee-sd: {message}", err=True)
-    sys.exit(status)
+def _draw(preview: bool | None) -> terminal.Draw | None:
+    """How to show pictures, if they are to be shown. Asked for where nothing is known of the terminal: kitty's way."""
+    if preview is None:
+        return terminal.detect(os.environ) if sys.stderr.isatty() else None
+    return (terminal.detect(os.environ) or terminal.kitty) if preview else None
 
 
-async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
-    """Unwind on SIGTERM as on Ctrl-C: cancel the job, end the worker, remove its folder."""
-    task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await task
-
-
-async def _generate(settings: Settings, url: str | None, output: Path | None, request: dict[str, Any]) -> None:
+async def _generate(
+    settings: Settings, url: str | None, prompts: tuple[str, ...], request: dict[str, Any], pictures: Pictures
+) -> None:
+    """Raises the error of the last prompt that failed, once all have ended."""
+    places = asyncio.Semaphore(AT_ONCE)
+    failures: list[Exception] = []
     async with _worker(settings, url, request) as client:
-        job = await client.submit(**request)
-        job_id = job["job_id"]
-        try:
-            final = await _follow(client, job_id)
-        except asyncio.CancelledError:
-            # Leaving the stream would cancel the job too, but only after the grace period.
-            with suppress(ClientError):
-                await client.call("DELETE", f"/v1/jobs/{job_id}")
-            raise
-        first = output or Path(f"rbee-sd-{final['seed']}.png")
-        for image in final["images"]:
-            path = first if image["index"] == 0 else first.with_stem(f"{first.stem}-{image['index']}")
-            _write(path, await client.image(job_id, image["index"]))
-            click.echo(f"{path}  {final['width']} x {final['height']}, seed {image['seed']}")
+        with ProgressDisplay(len(prompts)) as display:
 
+            async def draw(number: int, prompt: str) -> None:
+                try:
+                    async with places:
+                        result = await client.generate(
+                            prompt, on_event=lambda event: display.show(event, number), **request
+                        )
+                    pictures.keep(number, prompt, result, display.say)
+                except (ClientError, OSError) as error:
+                    failures.append(error)
+                    pictures.failed(prompt, error)
+                    if len(prompts) > 1:
+                        display.say(f"[{number + 1}/{len(prompts)}] failed: {error}")
 
-async def _follow(client: Client, job_id: str) -> dict[str, Any]:
-    with Progress() as progress:
-        async for event in client.follow(job_id):
-            progress.show(event)
-            if event["event"] == "complete":
-                return event
-            if event["event"] == "error":
-                raise GenerateError(event["message"])
-            if event["event"] == "cancelled":
-                raise GenerateError("the job was cancelled")
-    raise GenerateError("the stream ended without a result")
+            async with asyncio.TaskGroup() as tasks:
+                for number, prompt in enumerate(prompts):
+                    tasks.create_task(draw(number, prompt))
+    if failures:
+        raise failures[-1]
 
 
 @asynccontextmanager
-async def _worker(settings: Settings, url: str | None, request: dict[str, Any]) -> AsyncIterator[Client]:
+async def _worker(settings: Settings, url: str | None, request: dict[str, Any]) -> AsyncIterator[AsyncClient]:
     """A client of the running worker, or of one that lives for this call."""
-    async with Client(url or worker_url(settings.host, settings.port), settings.api_key) as client:
+    async with AsyncClient(url or worker_url(settings.host, settings.port), settings.api_key) as client:
         if await client.healthy():
             yield client
             return
     if url is not None:
-        raise GenerateError(f"no worker answers at {url}")
+        raise FailedError(f"no worker answers at {url}")
     # It serves just this model, under whatever name.
     request.pop("model", None)
-    async with _own_worker(settings) as client:
+    async with own_worker(settings) as client:
         yield client
-
-
-@asynccontextmanager
-async def _own_worker(settings: Settings) -> AsyncIterator[Client]:
-    from rbee_sd.server import Server
-
-    logs.configure("warning", settings.log_format)
-    with tempfile.TemporaryDirectory(prefix="rbee-sd-") as folder:
-        own = replace(
-            settings,
-            host="127.0.0.1",
-            port=0,
-            api_key="",
-            api_keys="",
-            client_jobs=0,
-            client_rate=0.0,
-            client_streams=0,
-            state_dir=folder,
-            log_level="warning",
-            drain_timeout=0.0,
-            # Measuring how many rows pay takes longer than it saves in one call.
-            max_rows=settings.max_rows or ROWS,
-        )
-        server = Server(own)
-        await server.start()
-        despair = asyncio.create_task(_despair(server))
-        try:
-            async with Client(server.url) as client:
-                yield client
-        finally:
-            despair.cancel()
-            await server.drain()
-            await server.stop()
-
-
-async def _despair(server: Server) -> None:
-    """A worker waits for better days when its engine keeps dying. Somebody at a terminal does not."""
-    while not server.engine_given_up:
-        await asyncio.sleep(0.2)
-    server.dispatcher.refuse("engine_crashed", "the engine dies at every start; see what it has written above")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a whole file or none."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import click
 
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+"""The format that is meant by a file's ending."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -34,6 +37,19 @@ class Lora(click.ParamType[dict[str, Any]]):
         if not colon:
             return {"name": name}
         return {"name": name, "scale": Number().convert(scale, param, ctx)}
+
+
+def prompts(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The prompts that are meant: `-`, or none where something is piped in, stands for what standard input holds."""
+    if not given and sys.stdin.isatty():
+        raise click.UsageError("say what to make: rbee-sd generate PROMPT")
+    found = given or ("-",)
+    if "-" in found:
+        text = sys.stdin.buffer.read().decode(errors="replace").strip()
+        if not text:
+            raise click.UsageError("there is no prompt, neither as an argument nor on standard input")
+        found = tuple(text if each == "-" else each for each in found)
+    return found
 
 
 def operation_on(image: Path | None, mask: Path | None, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -1,28 +1,23 @@
-"""`rbee-sd jobs`: list, show and cancel the jobs of a running worker."""
+"""`rbee-sd jobs`: list, show, cancel and watch the jobs of a running worker."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from datetime import datetime
 from typing import Any
 
 import click
 
-from rbee_sd.cli import options
-from rbee_sd.client import Client, ClientError
-from rbee_sd.settings import worker_url
+from rbee_sd.cli import calling, watching
+from rbee_sd.cli.calling import Worker
 
 
-@click.group("jobs", invoke_without_command=True, short_help="List, show or cancel jobs.")
-@click.option("--url", help="The worker; by default the one at --host and --port.")
-@options.with_settings(("host", "port", "api_key"))
+@click.group("jobs", invoke_without_command=True, short_help="List, show, cancel or watch jobs.")
+@calling.with_worker
 def command(url: str | None, conf: str | None, **flags: Any) -> None:
     """Jobs of a running worker. Without a subcommand: list them."""
-    settings = options.read(conf, flags)
     ctx = click.get_current_context()
-    ctx.obj = (url or worker_url(settings.host, settings.port), settings.api_key)
+    ctx.obj = calling.worker_of(url, conf, flags)
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_jobs)
 
@@ -30,39 +25,68 @@ def command(url: str | None, conf: str | None, **flags: Any) -> None:
 @command.command("list")
 @click.option("--state", default="", help="Only jobs in this state.")
 @click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
-def list_jobs(worker: tuple[str, str], state: str = "", limit: int = 20) -> None:
+def list_jobs(worker: Worker, state: str = "", limit: int = 20, as_json: bool = False) -> None:
     """List jobs, newest first."""
-    for job in _call(worker, "GET", "/v1/jobs", state=state, limit=limit)["jobs"]:
-        made = datetime.fromtimestamp(job["created_at"]).strftime("%H:%M:%S")
-        steps = f"{job['step']}/{job['total'] or '?'}"
-        prompt = job["request"].get("prompt", job["operation"])
-        click.echo(f"{job['job_id']}  {made}  {job['state']:<9}  {steps:>8}  {prompt[:50]!r}")
+
+    async def ask() -> list[dict[str, Any]]:
+        async with worker.client() as client:
+            return await client.jobs(state=state, limit=limit)
+
+    for job in calling.run(ask()):
+        click.echo(json.dumps(job, ensure_ascii=False) if as_json else _line(job))
 
 
 @command.command("show")
 @click.argument("job_id")
 @click.pass_obj
-def show_job(worker: tuple[str, str], job_id: str) -> None:
+def show_job(worker: Worker, job_id: str) -> None:
     """Show everything about one job, as JSON."""
-    click.echo(json.dumps(_call(worker, "GET", f"/v1/jobs/{job_id}"), indent=2, ensure_ascii=False))
+
+    async def ask() -> dict[str, Any]:
+        async with worker.client() as client:
+            return await client.job(job_id)
+
+    click.echo(json.dumps(calling.run(ask()), indent=2, ensure_ascii=False))
 
 
 @command.command("cancel")
-@click.argument("job_id")
+@click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
 @click.pass_obj
-def cancel_job(worker: tuple[str, str], job_id: str) -> None:
-    """Cancel a job; no effect on one that has ended."""
-    click.echo(_call(worker, "DELETE", f"/v1/jobs/{job_id}")["state"])
+def cancel_jobs(worker: Worker, job_ids: tuple[str, ...]) -> None:
+    """Cancel jobs; no effect on one that has ended. Tells the state each is in then."""
+
+    async def ask() -> None:
+        async with worker.client() as client:
+            for job_id in job_ids:
+                click.echo((await client.cancel(job_id))["state"])
+
+    calling.run(ask())
 
 
-def _call(worker: tuple[str, str], method: str, path: str, **query: Any) -> Any:
-    async def ask() -> Any:
-        async with Client(*worker) as client:
-            return await client.call(method, path, **query)
+@command.command("watch")
+@click.argument("job_id", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each event.")
+@click.pass_obj
+def watch_jobs(worker: Worker, job_id: str | None, as_json: bool) -> None:
+    """Follow a job to its end, or all jobs until Ctrl-C. Watching keeps no job alive, and leaving cancels none.
 
-    try:
-        return asyncio.run(ask())
-    except ClientError as error:
-        click.echo(f"rbee-sd: {error}", err=True)
-        sys.exit(2 if error.status == 400 else 1)
+    Exit status 1 when the job does not complete.
+    """
+
+    async def ask() -> None:
+        async with worker.client() as client:
+            if job_id is None:
+                await watching.all_jobs(client, as_json=as_json)
+            else:
+                await watching.one_job(client, job_id, as_json=as_json)
+
+    calling.run(ask())
+
+
+def _line(job: dict[str, Any]) -> str:
+    made = datetime.fromtimestamp(job["created_at"]).strftime("%H:%M:%S")
+    steps = f"{job['step']}/{job['total'] or '?'}"
+    prompt = job["request"].get("prompt", job["operation"])
+    return f"{job['job_id']}  {made}  {job['state']:<9}  {steps:>8}  {prompt[:50]!r}"

@@ -19,6 +19,8 @@ NAME = re.compile(r"\s*(\w[\w /-]{0,60}):\s*")
 STRING = re.compile(r'"(?:\\.|[^\\"])*"')
 MAX_LINE = 65_536
 """Characters of the line of settings."""
+MAX_LIKELY = 20
+"""Lines that are tried, from the last one."""
 MAX_SETTINGS = 200
 FEWEST = 3
 """Settings that make a line one of settings and not a sentence with a colon."""
@@ -38,7 +40,8 @@ def parse(text: str) -> Infotext:
     """Take it apart. Of a text without settings, all is the prompt."""
     lines = text.replace("\r\n", "\n").split("\n")
     settings: dict[str, str] = {}
-    for number in reversed(range(len(lines))):
+    likely = [number for number, line in enumerate(lines) if f"{NEEDED}:" in line and len(line) <= MAX_LINE]
+    for number in reversed(likely[-MAX_LIKELY:]):
         settings = _settings(lines[number])
         if settings:
             lines = lines[:number]
@@ -50,8 +53,6 @@ def parse(text: str) -> Infotext:
 
 def _settings(line: str) -> dict[str, str]:
     """The settings on a line; none if it is not that line."""
-    if f"{NEEDED}:" not in line or len(line) > MAX_LINE:
-        return {}
     found: dict[str, str] = {}
     place = 0
     while place < len(line) and len(found) < MAX_SETTINGS:

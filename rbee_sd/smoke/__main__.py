@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from rbee_sd.client import Client, ClientError
+from rbee_sd.client import AsyncClient, ClientError
 from rbee_sd.smoke import SmokeError
 from rbee_sd.smoke.cancel import check_cancel
 from rbee_sd.smoke.picture import check_picture
@@ -36,7 +36,7 @@ def main(check: str, url: str, api_key: str, timeout: float) -> None:
 
 
 async def _run(check: str, url: str, api_key: str, timeout: float) -> None:
-    async with asyncio.timeout(timeout), Client(url, api_key) as client:
+    async with asyncio.timeout(timeout), AsyncClient(url, api_key) as client:
         await CHECKS[check](client)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rbee_sd.cli import SUBCOMMANDS
 from rbee_sd.jobs.store import DATABASE, Store
 from rbee_sd.keys import keys_of
 from rbee_sd.smoke.png import size_of
@@ -188,7 +189,7 @@ def test_doctor_finds_a_state_folder_without_a_home_a_problem(run: Run) -> None:
 
 
 def test_every_subcommand_has_help(run: Run) -> None:
-    for subcommand in ("serve", "generate", "jobs", "doctor"):
+    for subcommand in SUBCOMMANDS:
         ended = run("rbee-sd", subcommand, "--help")
         assert ended.returncode == 0, ended.stderr
         assert "Usage: rbee-sd" in ended.stdout

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tqdm import tqdm
 
 from rbee_sd.chaos.worker import ChaosWorker
-from rbee_sd.client import Client
+from rbee_sd.client import AsyncClient
 from tests.fuzz.requests import requests
 
 PATIENCE = 30.0
@@ -118,11 +118,11 @@ async def _afterwards(worker: ChaosWorker) -> list[str]:
     """What is wrong with the worker now."""
     log = worker.log.read_text(encoding="utf-8", errors="replace")
     wrong = [f"the log says: {failure}" for failure in FAILURES if failure in log]
-    async with Client(worker.url) as client:
+    async with AsyncClient(worker.url) as client:
         if not await client.healthy():
             wrong.append("/health does not answer")
         job = await client.submit(prompt="a red circle", steps=1)
-        names = [event["event"] async for event in client.follow(job["job_id"])]
+        names = [event.name async for event in client.stream(job.job_id)]
     if names[-1] != "complete":
         wrong.append(f"a good job ended with {names[-1]}")
     return wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ RULES = {
     "engine": {"engine", "messages", "log", "samplers"},
     "parameters": {"parameters", "operations", "samplers"},
     "samplers": set[str](),
+    "client": {"client"},
     "messages": set[str](),
     "errors": set[str](),
     "log": set[str](),
@@ -175,6 +177,20 @@ def test_the_entry_of_the_engine_loads_neither_the_gpu_nor_the_front() -> None:
     loaded = loaded_by("rbee_sd.engine.main")
     assert loaded & HEAVY == set()
     assert loaded & {"tornado", "pydantic", "click", "sqlite3"} == set()
+
+
+def test_the_client_loads_its_two_packages_and_nothing_of_the_worker() -> None:
+    loaded = loaded_by("rbee_sd.client")
+    assert {"httpx2", "orjson"} <= loaded
+    others = {re.split(r"[>=<]", line)[0].replace("-", "_") for line in setup_requirements()} - {"httpx2", "orjson"}
+    assert {"tornado", "click", "torch"} <= others
+    assert loaded & (others | HEAVY | {"sqlite3", "multiprocessing"}) == set()
+
+
+def setup_requirements() -> list[str]:
+    """What setup.py says the plain install needs."""
+    text = (ROOT / "setup.py").read_text(encoding="utf-8")
+    return re.findall(r'^    "([\w-]+[>=<][^"]*)",$', text, flags=re.M)
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:

@@ -20,8 +20,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
     """The requests that would be sent; in a folder with files `a.png` and `m.png`."""
     requests: list[dict[str, Any]] = []
 
-    async def keep(settings: Any, url: Any, output: Any, request: dict[str, Any]) -> None:
-        requests.append(request)
+    async def keep(settings: Any, url: Any, prompts: Any, request: dict[str, Any], pictures: Any) -> None:
+        requests.extend({"prompt": prompt, **request} for prompt in prompts)
 
     monkeypatch.setattr(generate, "_generate", keep)
     monkeypatch.chdir(tmp_path)
@@ -31,8 +31,13 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
 
 def call(*arguments: str) -> str:
+    """Run `generate` with a prompt; returns what is wrong, or nothing."""
+    return run("a red circle", *arguments)
+
+
+def run(*arguments: str, stdin: str = "") -> str:
     """Run `generate`; returns what is wrong, or nothing."""
-    ended = CliRunner().invoke(generate.command, ["a red circle", *arguments])
+    ended = CliRunner().invoke(generate.command, arguments, input=stdin)
     assert ended.exit_code == (2 if ended.output else 0), ended.output
     return ended.output
 
@@ -52,9 +57,25 @@ def test_the_operation_follows_from_the_files_that_are_given(asked: list[dict[st
     ]
 
 
+def test_the_ending_of_the_file_is_the_format_unless_one_is_named(asked: list[dict[str, Any]]) -> None:
+    assert call("-o", "a.JPG") == call("-o", "a.webp", "--format", "png") == call("-o", "a.img") == call() == ""
+    assert [request.get("format") for request in asked] == ["jpeg", "png", None, None]
+
+
 def test_loras_are_given_by_name_with_or_without_a_scale(asked: list[dict[str, Any]]) -> None:
     assert call("--lora", "watercolour", "--lora", "pixel art:-0.5") == ""
     assert asked[0]["loras"] == [{"name": "watercolour"}, {"name": "pixel art", "scale": -0.5}]
+
+
+def test_prompts_are_arguments_or_come_over_standard_input(asked: list[dict[str, Any]]) -> None:
+    assert run("a", "b") == run("-", stdin=" a\nprompt grün\n") == run(stdin="c") == run("d", "-", stdin="e") == ""
+    assert [request["prompt"] for request in asked] == ["a", "b", "a\nprompt grün", "c", "d", "e"]
+
+
+def test_no_prompt_is_wrong_use(asked: list[dict[str, Any]]) -> None:
+    assert "no prompt" in run()
+    assert "no prompt" in run("-", stdin=" \n")
+    assert asked == []
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,14 @@ def test_a_picture_of_ours_gives_back_exactly_what_made_it() -> None:
     assert found.settings["Schedule type"] == "Karras"
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_another_format_of_ours_gives_back_what_its_text_says(kind: str) -> None:
+    made_by = {**OURS, "prompt": "a red circle, gr\u00fcn \u65e5\u672c"}
+    found = parameters_in(png_of_ours(np.zeros((64, 64, 3), np.uint8), made_by, None, kind))
+    assert found.fields == {name: value for name, value in made_by.items() if name != "operation"}
+    assert found.text == text_of_ours(made_by)
+
+
 @pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt"])
 def test_a_png_of_the_web_ui_gives_back_its_settings(kind: str) -> None:
     found = parameters_in(with_text(A1111, kind))

@@ -1,0 +1,1 @@
+"""Programs that people already have, as they are, against live workers."""
