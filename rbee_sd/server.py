@@ -27,7 +27,9 @@ from rbee_sd.errors import StartError
 from rbee_sd.http.connections import CappedServer, connections_within
 from rbee_sd.http.context import Context
 from rbee_sd.http.door import Door, is_loopback
+from rbee_sd.http.openai.models import ModelNames
 from rbee_sd.http.quotas import Quotas
+from rbee_sd.http.retries import Retries
 from rbee_sd.http.routes import make_application
 from rbee_sd.jobs.dispatcher import MAX_ATTEMPTS, Dispatcher
 from rbee_sd.jobs.images import ImageFiles
@@ -45,6 +47,8 @@ log = logging.getLogger(__name__)
 
 FORGET_INTERVAL = 1.0
 DRAIN_INTERVAL = 0.05
+RETRY_TIMEOUT = 15.0
+"""Seconds that a client has to send a request again whose connection ended with the worker."""
 FILES = 65_536
 """Open files that are asked for."""
 MAX_HEADER = 16 * 1024
@@ -106,6 +110,7 @@ class Server:
         limits = Limits(settings, (self._model,), lambda: self.worker.model, tuple(self._loras))
         desk = Desk(self.registry, limits, self.status)
         self.metrics = Metrics(self.registry, self.watcher, self.worker, self.store.path)
+        self._retries = Retries(time.monotonic)
         quotas = Quotas(settings.client_rate, settings.client_streams, time.monotonic)
         context = Context(
             settings=settings,
@@ -115,6 +120,8 @@ class Server:
             desk=desk,
             limits=limits,
             quotas=quotas,
+            retries=self._retries,
+            model_names=ModelNames(limits),
             metrics=self.metrics,
             status=self.status,
             batching=self.batching,
@@ -143,6 +150,7 @@ class Server:
         left = self._take_state_dir()
         try:
             await self.registry.restore(left, MAX_ATTEMPTS)
+            self._expect_retries()
             self._listen()
         except (StartError, StoreError) as error:
             self._release_state_dir()
@@ -271,6 +279,13 @@ class Server:
         except StartError:
             self._release_state_dir()
             raise
+
+    def _expect_retries(self) -> None:
+        """Jobs whose requests were waiting for them as the worker ended: nobody knows their ids."""
+        for job in self.registry.live():
+            if job.order.call:
+                self._retries.left(job)
+                self.watcher.expect(job, RETRY_TIMEOUT)
 
     def _release_state_dir(self) -> None:
         self.images.close()

@@ -88,6 +88,9 @@ class Settings:
         2.25, "Images above so many megapixels are decoded in tiles, which bounds memory.", minimum=0, maximum=1000
     )
     taesd: str = setting("", "Folder of a TAESD (diffusers AutoencoderTiny) that fits the model, for sharper previews.")
+    model_aliases: tuple[str, ...] = setting(
+        (), "Names under which OpenAI clients may ask for a model, such as gpt-image-1=demo."
+    )
     lora_dir: str = setting("", "Folder of LoRAs (.safetensors), scanned at start; empty: none.")
 
     # Step batching.

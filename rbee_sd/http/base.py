@@ -27,6 +27,10 @@ from rbee_sd.operations.body import invalid
 
 log = logging.getLogger(__name__)
 
+HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key", "X-Request-ID")
+"""What a page may send."""
+STAINLESS = re.compile(r"x-stainless-[a-z-]{1,40}", re.ASCII)
+"""What OpenAI's package sends along, in a page too."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -192,14 +196,15 @@ class BaseHandler(TransferHandler):
         if self._admitted_origin is None:
             return
         self.set_header("Access-Control-Allow-Origin", self._admitted_origin)
-        self.set_header("Access-Control-Expose-Headers", "X-Request-ID, Retry-After, ETag")
+        self.set_header("Access-Control-Expose-Headers", "X-Request-ID, Retry-After, X-Should-Retry, ETag")
         if self.request.method == "OPTIONS":
             self.set_header("Access-Control-Allow-Methods", ", ".join(self.methods()))
-            self.set_header(
-                "Access-Control-Allow-Headers",
-                "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key, X-Request-ID",
-            )
+            self.set_header("Access-Control-Allow-Headers", ", ".join((*HEADERS, *self._stainless())))
             self.set_header("Access-Control-Max-Age", "600")
+
+    def _stainless(self) -> list[str]:
+        asked = self.request.headers.get("Access-Control-Request-Headers", "").lower().split(",")
+        return [name.strip() for name in asked if STAINLESS.fullmatch(name.strip())]
 
 
 class NotFoundHandler(BaseHandler):

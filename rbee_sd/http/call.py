@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rbee_sd.errors import RequestError
+from rbee_sd.http import sse
 from rbee_sd.http.body import BodyHandler
 from rbee_sd.http.pictures import Part, Pictures, length_of, parts_of
 from rbee_sd.http.stream import JobListener
 from rbee_sd.jobs.archive import RETRY_AFTER
 from rbee_sd.jobs.job import Job, State
+from rbee_sd.operations.json_object import digest_of
 
 STATUS = {"invalid_input": 400, "storage_failed": 503}
 """Of the answer to a request whose job failed, by the job's code; 500 for the others."""
@@ -31,12 +33,23 @@ class CallHandler(JobListener, BodyHandler):
     `answer_pictures`; or `begin` and `follow` to stream. It has errors of its own shape by overriding `error_body`.
     """
 
+    # Nobody comes back to the stream of a call, and some clients take a retry time for an event.
+    opening = sse.HEARTBEAT
     _streaming = False
+    _answered = False
 
-    async def start(self, fields: dict[str, Any]) -> Job:
-        """Make the job of this request, and listen to it. Raises `RequestError`."""
+    async def start(self, fields: dict[str, Any], *, again: bool | None = None) -> Job:
+        """Make the job of this request, and listen to it. Raises `RequestError`.
+
+        `again`: the client says that it has sent this before, and had no answer; None where clients never say.
+        """
         self.enter()
-        job = await self.context.desk.accept(fields, self.idempotency_key(), self.owner)
+        call = self.request_id
+        if again is not None:
+            call = digest_of({"owner": self.owner, "path": self.request.path, "fields": fields}).hex()
+        job = self.context.retries.returned(call) if again else None
+        if job is None:
+            job = await self.context.desk.accept(fields, self.idempotency_key(), self.owner, call)
         self.listen(job)
         stream = self.socket_stream
         if stream is None or stream.closed():
@@ -75,7 +88,8 @@ class CallHandler(JobListener, BodyHandler):
         async with await self._open(parts) as pictures:
             self.set_header("Content-Type", "application/json")
             self.set_header("Content-Length", str(length_of(parts)))
-            if await pictures.send(self.send):
+            self._answered = await pictures.send(self.send)
+            if self._answered:
                 await self.finish()
 
     async def send_event(self, name: str, body: Mapping[str, Any]) -> bool:
@@ -88,6 +102,18 @@ class CallHandler(JobListener, BodyHandler):
         """Called by Tornado when the answer is complete, an error's too, or the client has gone."""
         super().on_finish()
         self.leave()
+
+    async def end(self) -> None:
+        """The stream has told everything."""
+        self._answered = True
+        await super().end()
+
+    def leave(self) -> None:
+        """Stop listening; a job that was not answered is kept for a retry."""
+        job = self.job
+        super().leave()
+        if job is not None and not self._answered:
+            self.context.retries.left(job)
 
     async def _open(self, parts: Sequence[Part]) -> Pictures:
         try:

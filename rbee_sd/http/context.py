@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rbee_sd.http.door import Door
+from rbee_sd.http.openai.models import ModelNames
 from rbee_sd.http.quotas import Quotas
+from rbee_sd.http.retries import Retries
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.operations.limits import Limits
@@ -36,6 +38,8 @@ class Context:
     desk: Desk
     limits: Limits
     quotas: Quotas
+    retries: Retries
+    model_names: ModelNames
     metrics: Numbers
     status: Callable[[], dict[str, Any]]
     batching: Callable[[], dict[str, Any]]

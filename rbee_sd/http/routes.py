@@ -14,6 +14,7 @@ from rbee_sd.http.docs.handlers import Book, DocsHandler, OpenAPIHandler
 from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
 from rbee_sd.http.metrics import MetricsHandler
+from rbee_sd.http.openai.routes import OPENAI
 from rbee_sd.http.stream import FeedHandler, JobStreamHandler
 
 JOB = r"([^/]+)"
@@ -35,12 +36,13 @@ ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     (r"/v1/inference", SubmitHandler),
     (rf"/v1/inference/{JOB}/status", JobHandler),
     (rf"/v1/inference/{JOB}/stream", JobStreamHandler),
+    *OPENAI,
 )
 
 
 def make_application(context: Context) -> Application:
     """The Tornado application for `context`."""
-    # No route takes a form, so none is ever parsed.
+    # It would be done before the door is asked, on every route; `openai/forms` does it where a form is wanted.
     set_parse_body_config(ParseBodyConfig(multipart=ParseMultipartConfig(enabled=False)))
     arguments: dict[str, Any] = {"context": context}
     return Application(

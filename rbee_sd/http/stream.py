@@ -33,6 +33,8 @@ class StreamHandler(BaseHandler):
 
     tag = "Streams"
     cursor: Cursor | None = None
+    opening = sse.RETRY
+    """What a stream begins with."""
     _entered = False
 
     async def prepare(self) -> None:
@@ -52,7 +54,7 @@ class StreamHandler(BaseHandler):
         self._let_go()
 
     async def begin(self) -> bool:
-        """Send the headers and the retry time."""
+        """Send the headers and the first bytes."""
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-cache, no-store")
         self.set_header("X-Accel-Buffering", "no")
@@ -71,7 +73,7 @@ class StreamHandler(BaseHandler):
             stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         # A browser sends a kilobyte of them, and they would be kept as long as it listens.
         self.request.headers.clear()
-        return await self.send(sse.RETRY)
+        return await self.send(self.opening)
 
     async def follow(self, cursor: Cursor) -> AsyncIterator[tuple[int, Event]]:
         """The events as they come, with heartbeats between them; ends with the log or with the client."""

@@ -49,6 +49,8 @@ class Order:
     seed: int | None = None
     owner: str = ""
     """Who asks. Those who wait take turns; see `queue`."""
+    call: str = ""
+    """What the request that waits for the job to end is known by; empty where the client has the job's id instead."""
 
     @property
     def input_bytes(self) -> int:

@@ -23,7 +23,7 @@ from rbee_sd.messages import Generate
 
 RUN = 1_000_000
 """Events of a job in one run of the worker, at most: those of the next run are numbered from the next multiple on."""
-TREATMENT = ("request", "priority", "timeout", "on_disconnect", "seed", "owner")
+TREATMENT = ("request", "priority", "timeout", "on_disconnect", "seed", "owner", "call")
 WORK = tuple(field.name for field in fields(Generate) if field.name != "inputs")
 OUTCOME = ("step", "total", "settled", "images", "result", "error", "started_at", "finished_at")
 

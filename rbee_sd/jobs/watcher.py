@@ -63,11 +63,15 @@ class Watcher:
         self._listeners.pop(job.id, None)
         if not self._everywhere:
             self._tell(job, False)
+        self.expect(job, self._grace)
+
+    def expect(self, job: Job, seconds: float) -> None:
+        """Give a job that nobody listens to this long until it is cancelled."""
         if self._closed or job.state.terminal or job.order.on_disconnect == "finish":
             return
-        log.info("%s has no listener left; cancelled in %g s unless one returns", job.id, self._grace)
+        log.info("%s has no listener left; cancelled in %g s unless one returns", job.id, seconds)
         loop = asyncio.get_running_loop()
-        self._timers[job.id] = loop.call_later(self._grace, self._abandoned, job)
+        self._timers[job.id] = loop.call_later(seconds, self._abandoned, job)
 
     def joined_all(self) -> None:
         """One more listens to all jobs."""

@@ -69,10 +69,11 @@ class Desk:
         """Accept the operation in the bytes of a JSON `body`; see `accept`."""
         return await self.accept(parse_object(body), key, owner)
 
-    async def accept(self, fields: dict[str, Any], key: str | None = None, owner: str = "") -> Job:
+    async def accept(self, fields: dict[str, Any], key: str | None = None, owner: str = "", call: str = "") -> Job:
         """Accept the operation in `fields` for `owner`, once for each Idempotency-Key; returns when it is on disk.
 
         The fields are those of our own API, whatever dialect they came in; an image may be the bytes of its file.
+        `call` is what the request is known by if it waits for the job; see `Order`.
         Raises `RequestError`.
         """
         digest = b"" if key is None else digest_of(fields)
@@ -81,7 +82,7 @@ class Desk:
             return before
         operation = _look_up(fields, offered(self._limits))
         request = validate(operation.request, fields, self._limits)
-        order = replace(operation.order(request, self._limits), owner=owner)
+        order = replace(operation.order(request, self._limits), owner=owner, call=call)
         job = self._registry.accept(order, key, digest)
         await self._registry.stored(job)
         if job.order.work is None:

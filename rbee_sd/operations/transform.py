@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from rbee_sd.messages import STRENGTHS, TRANSFORM
+from rbee_sd.operations.image import Prompt
 from rbee_sd.operations.input_image import EXAMPLE, InputImageRequest, Strength
 
 
@@ -22,6 +23,7 @@ class ImageTransform(InputImageRequest):
     )
 
     operation: Literal["image_transform"]
+    prompt: Prompt = Field("", description="What the image shows; nothing leaves it to the image.")
     strength: Strength = Field(
         STRENGTHS[TRANSFORM], description="How much is changed: the part of the steps that is done."
     )

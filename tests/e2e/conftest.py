@@ -96,6 +96,6 @@ def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path) -> Non
 
 
 def readme_blocks(name: str) -> list[str]:
-    """The shell blocks of the README that are marked `<!-- run: NAME -->`."""
+    """The blocks of the README that are marked `<!-- run: NAME -->`: for a shell, or in Python."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"<!-- run: {name} -->\n```bash\n(.*?)```", text, flags=re.S)
+    return re.findall(rf"<!-- run: {name} -->\n```(?:bash|python)\n(.*?)```", text, flags=re.S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -23,6 +24,14 @@ def test_the_first_command_draws_something_large_and_green_on_white(tmp_path: Pa
     (heart,) = sight.things
     assert (sight.background, heart.colour, heart.shape) == ("white", "green", "heart")
     assert heart.radius > (SIZES["small"][1] + SIZES["large"][0]) / 2
+
+
+def test_the_program_for_the_openai_package_draws_what_it_says(live_worker: LiveWorker, tmp_path: Path) -> None:
+    (program,) = readme_blocks("openai")
+    program = program.replace(":8600", f":{live_worker.port}")
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environ(tmp_path), check=True, timeout=120)
+    with Image.open(tmp_path / "circle.png") as picture:
+        assert look(picture).background == "blue"
 
 
 def test_the_curl_session_works_as_printed(live_worker: LiveWorker, tmp_path: Path) -> None:

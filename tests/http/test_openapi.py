@@ -19,6 +19,7 @@ from tests.http.conftest import Dial, Undocumented
 from tests.http.test_events_feed import feed, until_terminal
 from tests.http.views import Told, error_of, listening, running
 from tests.http.wire import request
+from tests.pictures import png
 from tests.unit.test_docs_page import Reader
 
 NAMES = {
@@ -101,13 +102,16 @@ async def test_the_commands_on_the_page_work(server: Server, client: Client, tmp
     options = ("--max-time", "2", "-w", "\n%{http_code}")
     for command in reader.commands:
         assert server.url in command
+        # Some commands read these; others write an answer into one.
+        for file in ("image.png", "mask.png"):
+            (tmp_path / file).write_bytes(png())
         ended = await asyncio.create_subprocess_exec(
             *shlex.split(command), *options, stdout=asyncio.subprocess.PIPE, cwd=tmp_path
         )
         told, _ = await ended.communicate()
         # The examples' job is none, and a stream of everything never ends.
         expected = b"404" if "job_" in command else b"200"
-        assert told.rpartition(b"\n")[2] == expected, command
+        assert told.rpartition(b"\n")[2] == expected, (command, told[-500:])
 
 
 async def test_every_event_of_every_kind_of_job_is_as_the_document_says(client: Client, faults: Faults) -> None:

@@ -72,7 +72,13 @@ def test_what_is_shown_of_a_request_is_what_was_sent_but_no_image(operation: str
 def test_the_fields_of_image_generation_are_taken_too(operation: str) -> None:
     request = accept(operation, negative_prompt="x", count=2, scheduler="ddim", exclusive=True, worker_id="w")
     assert (request.count, request.exclusive) == (2, True)
-    assert set(errors(operation, prompt="", steps=0, count=99, colour="red")) == {"prompt", "steps", "count", "colour"}
+    assert set(errors(operation, prompt=1, steps=0, count=99, colour="red")) == {"prompt", "steps", "count", "colour"}
+
+
+def test_only_a_transform_can_be_left_to_the_image() -> None:
+    for prompt in ("", ...):
+        assert accept("image_transform", prompt=prompt).prompt == ""
+        assert set(errors("image_inpaint", prompt=prompt)) == {"prompt"}
 
 
 @both
