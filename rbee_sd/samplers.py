@@ -7,7 +7,7 @@ from __future__ import annotations
 
 SAMPLERS = {
     "ddim": ("DDIM", ""),
-    "dpmpp_2m": ("DPM++ 2M", ""),
+    "dpmpp_2m": ("DPM++ 2M", "Uniform"),
     "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
     "dpmpp_sde": ("DPM++ SDE", ""),
     "euler": ("Euler", ""),
@@ -30,6 +30,7 @@ def scheduler_of(sampler: str, schedule: str = "") -> str | None:
     """Our scheduler for a sampler under any of its usual names, None for one that is not among ours.
 
     The schedule may be part of the name ("DPM++ 2M Karras"). One that we do not have gives the sampler without it.
+    Without a schedule DPM++ 2M is what it says; "Automatic" makes it the web UI's choice for it, Karras.
     """
     whole = _plain(sampler) + _plain(schedule)
     if whole in _KNOWN:
@@ -48,4 +49,4 @@ _KNOWN = {
     _plain(name): scheduler
     for scheduler, (sampler, schedule) in SAMPLERS.items()
     for name in (scheduler, sampler + schedule)
-}
+} | {_plain("DPM++ 2M Automatic"): "dpmpp_2m_karras"}

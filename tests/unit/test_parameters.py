@@ -238,7 +238,9 @@ def test_every_scheduler_has_a_name_elsewhere_and_is_known_by_it() -> None:
     ("sampler", "schedule", "scheduler"),
     [
         ("DPM++ 2M Karras", "", "dpmpp_2m_karras"),
-        ("DPM++ 2M", "Automatic", "dpmpp_2m"),
+        ("DPM++ 2M", "Automatic", "dpmpp_2m_karras"),
+        ("DPM++ 2M", "Uniform", "dpmpp_2m"),
+        ("DPM++ 2M", "", "dpmpp_2m"),
         ("dpm++2m karras", "", "dpmpp_2m_karras"),
         ("k_euler_ancestral", "", "euler_a"),
         ("Euler a", "Karras", "euler_a"),
