@@ -30,6 +30,8 @@ PNG, *_ = FORMATS = ("png", "jpeg", "webp")
 """What images are made into."""
 ALPHA, *_ = MASK_MEANS = ("alpha", "white", "black")
 """Which part of a mask is painted anew: the transparent one, the white one or the black one."""
+STRETCH, *_ = FITS = ("stretch", "crop", "fill")
+"""How an input image is brought to another shape: drawn out of its own, cut, or with its edges drawn out."""
 STRENGTHS = {TRANSFORM: 0.8, INPAINT: 1.0}
 """How much of an input image is changed where a job leaves it open: the part of the steps that is done."""
 MAX_INPUT_PIXELS = 8192 * 4096
@@ -69,9 +71,10 @@ class Generate(Message):
     """Make `count` images; None leaves a value to what the loaded model wants, or to the input image.
 
     `inputs` are image files: none, an image, or an image and a mask, as `operation` says. By `mask_means` an image may
-    be its own mask. `quality` is that of `messages.FORMATS` which lose something, 1 to 100. `lora_scales` belong to
-    `loras`, in order. Of equal `priority`, jobs that have different words as `owner` take turns. `exclusive`: its
-    forwards are shared with nothing else. `preview`: previews are wanted while the job is watched.
+    be its own mask; `mask_blur` is in pixels. `quality` is that of `messages.FORMATS` which lose something, 1 to 100.
+    `lora_scales` belong to `loras`, in order. Of equal `priority`, jobs that have different words as `owner` take
+    turns. `exclusive`: its forwards are shared with nothing else. `preview`: previews are wanted while the job is
+    watched.
     """
 
     job_id: str
@@ -86,7 +89,9 @@ class Generate(Message):
     height: int | None = None
     scheduler: str | None = None
     strength: float | None = None
+    fit: str = STRETCH
     mask_means: str = "white"
+    mask_blur: float = 0.0
     format: str = PNG
     quality: int | None = None
     loras: tuple[str, ...] = ()

@@ -299,7 +299,7 @@ class Diffusion:
             (output.images[0].float() * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
         )
         flags = getattr(output, "nsfw_content_detected", None) or [False]
-        keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask)
+        keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask, plan.work.mask_blur)
         made_by = recipe(plan, seed, self._name, negative=self._family.negative)
 
         def encode() -> bytes:

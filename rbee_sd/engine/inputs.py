@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from rbee_sd.engine.pipeline import GenerationError
 from rbee_sd.messages import ALPHA, INPAINT, INPUT_FORMATS, MAX_INPUT_PIXELS, MIN_SIDE, MULTIPLE, Generate
@@ -57,19 +58,39 @@ def read(work: Generate) -> Inputs:
         painted = _clear(image)
     width = width or max(MIN_SIDE, image.width - image.width % MULTIPLE)
     height = height or max(MIN_SIDE, image.height - image.height % MULTIPLE)
+    fitted = partial(_fitted, size=(width, height), fit=work.fit)
     return Inputs(
-        _flat(image, "white").convert("RGB").resize((width, height), Image.Resampling.LANCZOS),
+        fitted(_flat(image, "white").convert("RGB"), how=Image.Resampling.LANCZOS),
         # Not smoothed beyond its edge: what is kept stays.
-        None if painted is None else painted.resize((width, height), Image.Resampling.NEAREST),
+        None if painted is None else fitted(painted, how=Image.Resampling.NEAREST),
         width,
         height,
     )
+
+
+def seam(mask: Image.Image, blur: float) -> Image.Image:
+    """A mask as what is painted is laid over what is kept: with hard edges, or with edges that are blurred."""
+    hard = mask.point(lambda value: 255 if value >= HALF else 0)
+    return hard.filter(ImageFilter.GaussianBlur(blur)) if blur else hard
 
 
 def blank(width: int, height: int) -> Inputs:
     """Inputs for any operation: an image of nothing, all of it to be repainted."""
     size = (width, height)
     return Inputs(Image.new("RGB", size), Image.new("L", size, "white"), width, height)
+
+
+def _fitted(image: Image.Image, *, size: tuple[int, int], fit: str, how: Image.Resampling) -> Image.Image:
+    """An image of this size, as one of `messages.FITS` says."""
+    if fit == "crop":
+        return ImageOps.fit(image, size, how)
+    if fit != "fill":
+        return image.resize(size, how)
+    whole = ImageOps.contain(image, size, how)
+    right, below = size[0] - whole.width, size[1] - whole.height
+    around = [(below // 2, below - below // 2), (right // 2, right - right // 2)]
+    pixels = np.asarray(whole)
+    return Image.fromarray(np.pad(pixels, around + [(0, 0)] * (pixels.ndim - 2), mode="edge"))
 
 
 def _decode(file: bytes, name: str) -> Image.Image:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from rbee_sd.engine.inputs import HALF
+from rbee_sd.engine.inputs import seam
 from rbee_sd.engine.recipe import parameters
 from rbee_sd.messages import PNG
 
@@ -33,19 +33,20 @@ MAX_EXIF = 65_533
 def picture_file(
     pixels: npt.NDArray[np.uint8],
     made_by: dict[str, Any],
-    keep: tuple[Image.Image, Image.Image] | None,
+    keep: tuple[Image.Image, Image.Image, float] | None,
     kind: str = PNG,
     quality: int | None = None,
 ) -> bytes:
-    """The file of (height, width, 3) pixels. `keep`: an image, and the mask that is white where it is replaced.
+    """The file of (height, width, 3) pixels. `keep`: an image, the mask that is white where it is replaced, and over
+    how many pixels the one passes into the other.
 
     `kind` is one of `messages.FORMATS`; `quality` is for those that lose something.
     """
     image = Image.fromarray(pixels)
     if keep is not None:
-        original, mask = keep
+        original, mask, blur = keep
         # The model has repainted all of it, from its own idea of what was to stay.
-        image = Image.composite(image, original, mask.point(lambda value: 255 if value >= HALF else 0))
+        image = Image.composite(image, original, seam(mask, blur))
     file = io.BytesIO()
     if kind == PNG:
         info = PngInfo()

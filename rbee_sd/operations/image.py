@@ -152,9 +152,9 @@ class ImageRequest(OperationRequest):
         """How much of an input image is changed."""
         return None
 
-    def painted(self) -> str:
-        """Which part of a mask is painted anew; of no meaning without one."""
-        return "white"
+    def treatment(self) -> dict[str, Any]:
+        """What the engine is told besides, by the names that `Generate` has for it: how input images are taken."""
+        return {}
 
 
 def order_image(request: ImageRequest, limits: Limits) -> Order:
@@ -173,7 +173,6 @@ def order_image(request: ImageRequest, limits: Limits) -> Order:
         height=request.height,
         scheduler=request.scheduler,
         strength=request.amount(),
-        mask_means=request.painted(),
         format=request.format,
         quality=request.quality,
         loras=tuple(lora.name for lora in request.loras),
@@ -182,6 +181,7 @@ def order_image(request: ImageRequest, limits: Limits) -> Order:
         exclusive=request.exclusive,
         preview=request.preview,
         inputs=request.inputs(),
+        **request.treatment(),
     )
     return Order(
         operation=request.operation,

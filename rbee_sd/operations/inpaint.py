@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from rbee_sd.errors import FieldError
 from rbee_sd.messages import ALPHA, INPAINT, STRENGTHS
 from rbee_sd.operations.input_image import EXAMPLE, InputImageRequest, Strength
+from rbee_sd.operations.limits import MAX_MASK_BLUR
 from rbee_sd.operations.picture import Picture, picture_in
 
 
@@ -46,6 +47,9 @@ class ImageInpaint(InputImageRequest):
     mask: Mask = Field(
         None, validate_default=True, description="Of the image's size. By alpha the image may be its own mask."
     )
+    mask_blur: float = Field(
+        0.0, ge=0, le=MAX_MASK_BLUR, description="Pixels over which what is painted passes into what is kept."
+    )
     strength: Strength = Field(STRENGTHS[INPAINT], description="How much the painted parts are changed.")
 
     @field_validator("mask")
@@ -78,6 +82,6 @@ class ImageInpaint(InputImageRequest):
         """The strength. Left open for an image that is its own mask: with nothing transparent, all of it is changed."""
         return None if self.mask is None and "strength" not in self.model_fields_set else self.strength
 
-    def painted(self) -> str:
-        """See `mask_means`."""
-        return self.mask_means
+    def treatment(self) -> dict[str, Any]:
+        """Also how the mask is taken."""
+        return super().treatment() | {"mask_means": self.mask_means, "mask_blur": self.mask_blur}

@@ -5,7 +5,7 @@ Front process. Of the image only the header is read here; it is decoded in the e
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
@@ -29,6 +29,9 @@ class InputImageRequest(ImageRequest):
 
     image: Input = Field(description="PNG, JPEG or WebP, in base64 or as a data: URL.")
     strength: Strength
+    fit: Literal["stretch", "crop", "fill"] = Field(
+        "stretch", description="How an image of another shape is brought to width x height."
+    )
 
     def crossed(self, context: Any) -> list[FieldError]:
         """Whether any step is left to do, and whether the image's size is one that can be made."""
@@ -65,3 +68,7 @@ class InputImageRequest(ImageRequest):
     def amount(self) -> float | None:
         """The strength."""
         return self.strength
+
+    def treatment(self) -> dict[str, Any]:
+        """How the image is made to fit."""
+        return {"fit": self.fit}

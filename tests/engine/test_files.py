@@ -186,6 +186,21 @@ def test_what_is_grey_in_a_mask_is_kept_or_not_as_the_pipelines_take_it(model: D
     assert not kept[32:].any()
 
 
+def test_a_blurred_mask_lets_what_is_painted_pass_into_what_is_kept(model: Diffusion) -> None:
+    each: dict[str, Any] = {"operation": INPAINT, "inputs": (photo(), hole()), "strength": 1.0, "seed": 3}
+    hard, soft = (pixels(draw(model, mask_blur=blur, **each)[0]).astype(int) for blur in (0.0, 4.0))
+    with Image.open(io.BytesIO(photo())) as image, Image.open(io.BytesIO(hole())) as mask:
+        kept, painted = np.asarray(image.convert("RGB")).astype(int), np.asarray(mask.convert("L")) >= inputs.HALF
+        share = np.asarray(inputs.seam(mask.convert("L"), 4.0))[..., None] / 255
+    # What the model makes is the same; how it is laid over the image is not.
+    between = kept + (hard - kept) * share
+    inside = painted[..., None] & (share < 1)
+    assert inside.any()
+    assert np.abs(soft - between)[inside.repeat(3, axis=2)].max() <= 2
+    assert (soft == kept).all(axis=2)[share[..., 0] == 0].all()
+    assert set(np.unique(np.asarray(inputs.seam(Image.linear_gradient("L"), 0.0)))) == {0, 255}
+
+
 # What is read.
 
 
@@ -196,9 +211,9 @@ def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def read(*files: bytes, width: int | None = None, height: int | None = None) -> inputs.Inputs:
+def read(*files: bytes, **fields: Any) -> inputs.Inputs:
     """What a job gets to see of them."""
-    return inputs.read(work(operation=INPAINT, inputs=files, width=width, height=height))
+    return inputs.read(work(operation=INPAINT, inputs=files, **{"width": None, "height": None, **fields}))
 
 
 def colour(image: Image.Image | None, x: int, y: int) -> Any:
@@ -346,6 +361,21 @@ def test_given_sizes_go_before_the_images_own() -> None:
     assert found.mask is not None
     assert found.image.size == found.mask.size == (96, 40)
     assert set(np.unique(np.asarray(found.mask))) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("fit", "left", "corner"),
+    [("stretch", "red", "red"), ("crop", "blue", "blue"), ("fill", "red", "red")],
+)
+def test_an_image_of_another_shape_is_made_to_fit_and_its_mask_with_it(fit: str, left: str, corner: str) -> None:
+    image, mask = Image.new("RGB", (128, 64), "blue"), Image.new("L", (128, 64))
+    image.paste("red", (0, 0, 32, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    found = read(file_of(image), file_of(mask), width=64, height=64, fit=fit)
+    colours = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+    for place, expected in (((4, 32), left), ((4, 2), corner), ((60, 32), "blue"), ((60, 62), "blue")):
+        assert colour(found.image, *place) == colours[expected]
+        assert colour(found.mask, *place) == (255 if expected == "red" else 0)
 
 
 def test_without_files_the_size_is_passed_on() -> None:

@@ -130,8 +130,8 @@ def test_the_older_name_of_the_mask_is_taken_once() -> None:
 def test_a_mask_says_white_unless_it_is_told_to_mean_something_else() -> None:
     for means in ("white", "black", "alpha"):
         request = accept("image_inpaint", mask_means=means)
-        assert request.painted() == means
-    assert accept("image_inpaint").painted() == "white"
+        assert request.treatment()["mask_means"] == means
+    assert accept("image_inpaint").treatment()["mask_means"] == "white"
     assert set(errors("image_inpaint", mask_means="grey")) == {"mask_means"}
     assert set(errors("image_transform", mask_means="white")) == {"mask_means"}
 
