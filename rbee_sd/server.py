@@ -31,6 +31,7 @@ from rbee_sd.http.openai.models import ModelNames
 from rbee_sd.http.quotas import Quotas
 from rbee_sd.http.retries import Retries
 from rbee_sd.http.routes import make_application
+from rbee_sd.http.sdapi.callers import Callers
 from rbee_sd.jobs.dispatcher import MAX_ATTEMPTS, Dispatcher
 from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.registry import JobRegistry
@@ -123,6 +124,7 @@ class Server:
             retries=self._retries,
             model_names=ModelNames(limits),
             metrics=self.metrics,
+            callers=Callers(self.registry),
             status=self.status,
             batching=self.batching,
         )
@@ -230,6 +232,7 @@ class Server:
                 "rows": pulse.rows,
                 "worked": pulse.worked,
                 "elapsed": pulse.elapsed,
+                "memory": pulse.memory,
             },
             "jobs": self.registry.counts(),
             "queue": {"waiting": len(self.registry.queue), "size": self.settings.queue_size},

@@ -17,10 +17,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from rbee_sd.engine.calls import Call, park
 from rbee_sd.engine.config import EngineConfig
 from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, ModelError, Picture, Plan, Report
+from rbee_sd.engine.recipe import parameters, recipe
 from rbee_sd.messages import Curve, Generate, Narration, Ready, encode
 
 SIDE = 64
@@ -30,7 +32,8 @@ CAP = 16
 
 
 class FakePipeline:
-    """Takes `slow` seconds a forward, or none, and paints each image in a colour made from its seed.
+    """Takes `slow` seconds a forward, or none, and paints each image in a colour made from its seed,
+    with the settings that say so.
 
     Its forwards are shared like a model's. The file `capacity` holds how many jobs it takes at once; without it, one.
     """
@@ -85,7 +88,8 @@ class FakePipeline:
             report.step(step)
             if step < plan.total and report.wants_preview():
                 report.preview(step, partial(_picture, "JPEG", size, seed))
-        return Picture(partial(_picture, plan.work.format, size, seed))
+        made_by = recipe(plan, seed, self._name, negative=True)
+        return Picture(partial(_picture, plan.work.format, size, seed, parameters(made_by)))
 
     def forget(self, job_id: str) -> None:
         """See `Pipeline`."""
@@ -166,7 +170,10 @@ class FakePipeline:
             return None
 
 
-def _picture(kind: str, size: tuple[int, int], seed: int) -> bytes:
+def _picture(kind: str, size: tuple[int, int], seed: int, settings: str = "") -> bytes:
+    """A file in the seed's colour; of a PNG, also with the text that says how it was made."""
     file = io.BytesIO()
-    Image.new("RGB", size, (seed % 256, seed // 256 % 256, seed // 65536 % 256)).save(file, kind)
+    info = PngInfo()
+    info.add_text("parameters", settings)
+    Image.new("RGB", size, (seed % 256, seed // 256 % 256, seed // 65536 % 256)).save(file, kind, pnginfo=info)
     return file.getvalue()

@@ -10,6 +10,7 @@ from rbee_sd.http.door import Door
 from rbee_sd.http.openai.models import ModelNames
 from rbee_sd.http.quotas import Quotas
 from rbee_sd.http.retries import Retries
+from rbee_sd.http.sdapi.callers import Callers
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.operations.limits import Limits
@@ -41,5 +42,6 @@ class Context:
     retries: Retries
     model_names: ModelNames
     metrics: Numbers
+    callers: Callers
     status: Callable[[], dict[str, Any]]
     batching: Callable[[], dict[str, Any]]

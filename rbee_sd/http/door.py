@@ -7,6 +7,7 @@ settings name.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 import socket
@@ -80,12 +81,14 @@ class Door:
         """The name of the key that was sent, empty if it has none or none is asked for; None if it is not right."""
         if not self._keys:
             return ""
-        sent = api_key or ""
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer":
-            sent = token.strip()
         # Tornado reads header bytes as Latin-1; this is what was sent.
-        return self._keys.name_of(sent.encode("latin-1", "replace"))
+        sent = (api_key or "").encode("latin-1", "replace")
+        if scheme.lower() == "bearer":
+            sent = token.strip().encode("latin-1", "replace")
+        elif scheme.lower() == "basic" and not sent:
+            sent = _password(token)
+        return self._keys.name_of(sent)
 
     def _address_allowed(self, name: str) -> bool:
         # An address, unlike a name, cannot be pointed elsewhere by whoever owns a page.
@@ -94,6 +97,14 @@ class Door:
         except ValueError:
             return False
         return address.is_loopback or not self._local_only
+
+
+def _password(token: str) -> bytes:
+    """The password of Basic credentials, whoever the user is; empty for what is none."""
+    try:
+        return base64.b64decode(token.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def _hostname(authority: str) -> str | None:

@@ -15,6 +15,8 @@ from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
 from rbee_sd.http.metrics import MetricsHandler
 from rbee_sd.http.openai.routes import OPENAI
+from rbee_sd.http.sdapi.base import UnknownHandler
+from rbee_sd.http.sdapi.routes import SDAPI
 from rbee_sd.http.stream import FeedHandler, JobStreamHandler
 
 JOB = r"([^/]+)"
@@ -37,7 +39,10 @@ ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     (rf"/v1/inference/{JOB}/status", JobHandler),
     (rf"/v1/inference/{JOB}/stream", JobStreamHandler),
     *OPENAI,
+    *SDAPI,
 )
+UNKNOWN: tuple[tuple[str, type[BaseHandler]], ...] = ((r"/sdapi/.*", UnknownHandler),)
+"""Paths without a route whose clients want to be told so in their own way."""
 
 
 def make_application(context: Context) -> Application:
@@ -46,7 +51,7 @@ def make_application(context: Context) -> Application:
     set_parse_body_config(ParseBodyConfig(multipart=ParseMultipartConfig(enabled=False)))
     arguments: dict[str, Any] = {"context": context}
     return Application(
-        [(path, handler, arguments) for path, handler in ROUTES],
+        [(path, handler, arguments) for path, handler in (*ROUTES, *UNKNOWN)],
         default_handler_class=NotFoundHandler,
         default_handler_args=arguments,
         log_function=log_access,

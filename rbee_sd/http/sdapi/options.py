@@ -1,0 +1,71 @@
+"""Options, flags and memory of AUTOMATIC1111's dialect. Front process, IOLoop thread.
+
+Of the original's hundreds of options there is one that can be set, the model; and that is the caller's own.
+"""
+
+from __future__ import annotations
+
+from rbee_sd.http.sdapi.base import SdapiHandler
+from rbee_sd.http.sdapi.models import model_named
+from rbee_sd.http.sdapi.requests import Options
+
+
+class OptionsHandler(SdapiHandler):
+    """`/sdapi/v1/options`."""
+
+    takes = Options
+
+    def get(self) -> None:
+        """The model of the caller's next requests, and what clients look for besides."""
+        limits = self.context.limits
+        self.answer(
+            {
+                "sd_model_checkpoint": self.context.callers.chosen(self.owner) or limits.models[0],
+                "sd_checkpoint_hash": "",
+                "sd_vae": "Automatic",
+                "CLIP_stop_at_last_layers": 1,
+                "samples_format": "png",
+                "live_previews_enable": True,
+            }
+        )
+
+    def post(self) -> None:
+        """Choose the model; everything else is ignored."""
+        title = self.read(Options).sd_model_checkpoint
+        if title is not None:
+            self.context.callers.choose(self.owner, model_named(title, self.context.limits))
+        self.answer({})
+
+
+class FlagsHandler(SdapiHandler):
+    """`/sdapi/v1/cmd-flags`."""
+
+    def get(self) -> None:
+        """The two of the original's flags that this worker behaves like."""
+        self.answer({"api": True, "nowebui": True})
+
+
+class MemoryHandler(SdapiHandler):
+    """`/sdapi/v1/memory`."""
+
+    def get(self) -> None:
+        """The machine's memory, and what the engine holds of the device's."""
+        # Not needed before somebody asks, and it takes longer to load than the front may to listen.
+        import psutil
+
+        memory = psutil.virtual_memory()
+        held = self.context.status()["engine"]["memory"]
+        self.answer(
+            {
+                "ram": {"free": memory.available, "used": memory.total - memory.available, "total": memory.total},
+                "cuda": {"reserved": {"current": held}} if held else {"error": "unavailable"},
+            }
+        )
+
+
+class RefreshHandler(SdapiHandler):
+    """`/sdapi/v1/refresh-checkpoints` and `/sdapi/v1/refresh-loras`."""
+
+    def post(self) -> None:
+        """Nothing: what this worker offers is what it tells."""
+        self.answer({})
