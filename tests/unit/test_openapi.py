@@ -220,7 +220,7 @@ def test_a_key_is_asked_for_where_the_door_does() -> None:
     for path, methods in locked["paths"].items():
         for written in methods.values():
             assert ("security" in written, "401" in written["responses"]) == ((path not in open_to_all,) * 2)
-    assert set(locked["components"]["securitySchemes"]) == {"bearer", "header"}
+    assert set(locked["components"]["securitySchemes"]) == {"bearer", "basic", "header"}
     assert not any("security" in part or "securitySchemes" in part for part in parts(GENERAL))
     assert not Door(Settings()).locked
     assert Door(Settings(api_key="sesame")).locked

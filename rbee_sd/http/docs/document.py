@@ -41,6 +41,7 @@ WITH = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)
 OLDER = "/v1/inference"
 KEYS = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The worker's API key."},
+    "basic": {"type": "http", "scheme": "basic", "description": "The same key as the password, under any name."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
 }
 

@@ -12,6 +12,7 @@ import orjson
 
 from rbee_sd.errors import RequestError
 from rbee_sd.http.body import BodyHandler
+from rbee_sd.http.sdapi.answers import MEANINGS, SdapiError
 from rbee_sd.http.sdapi.requests import SdapiRequest
 from rbee_sd.operations.body import validate
 from rbee_sd.operations.json_object import parse_object
@@ -22,6 +23,10 @@ R = TypeVar("R", bound=SdapiRequest)
 class SdapiHandler(BodyHandler):
     """Every route under `/sdapi/v1`."""
 
+    tag = "AUTOMATIC1111"
+    error_shape = SdapiError
+    meanings = MEANINGS
+    wrong_value = 422
     takes: ClassVar[type[SdapiRequest] | None] = None
     """What a POST holds; None where nothing of a body is looked at."""
     names: ClassVar[Mapping[str, str]] = {}
@@ -51,7 +56,7 @@ class SdapiHandler(BodyHandler):
         """Set status and headers for an error; returns the body."""
         body = super().error_answer(error)
         if error.status == 400:
-            self.set_status(422)
+            self.set_status(self.wrong_value)
         if error.status == 401:
             self.set_header("WWW-Authenticate", 'Basic realm="rbee-sd"')
         return body

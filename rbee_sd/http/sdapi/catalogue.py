@@ -6,6 +6,10 @@ a missing list for a missing server.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.models import entry_of
 from rbee_sd.samplers import SAMPLERS
@@ -22,6 +26,8 @@ NO_UPSCALER: dict[str, object] = {
 class ModelsHandler(SdapiHandler):
     """`/sdapi/v1/sd-models`."""
 
+    docs: ClassVar[Docs] = {"GET": Doc("Models", {200: Answer("Their titles.", {JSON: answers.Models})})}
+
     def get(self) -> None:
         """The models of this worker."""
         self.answer_list([entry_of(model) for model in self.context.limits.models])
@@ -29,6 +35,10 @@ class ModelsHandler(SdapiHandler):
 
 class SamplersHandler(SdapiHandler):
     """`/sdapi/v1/samplers`."""
+
+    docs: ClassVar[Docs] = {
+        "GET": Doc("Samplers", {200: Answer("Those that the model takes.", {JSON: answers.Samplers})})
+    }
 
     def get(self) -> None:
         """The samplers that the model takes; their aliases are the schedulers of our own API."""
@@ -41,6 +51,10 @@ class SamplersHandler(SdapiHandler):
 class SchedulersHandler(SdapiHandler):
     """`/sdapi/v1/schedulers`."""
 
+    docs: ClassVar[Docs] = {
+        "GET": Doc("Schedules", {200: Answer("Those that any sampler has a choice of.", {JSON: answers.Schedules})})
+    }
+
     def get(self) -> None:
         """The schedules that any sampler has a choice of; each sampler's own is called Automatic."""
         schedules = {SAMPLERS[scheduler][1] for scheduler in self.context.limits.schedulers} - {""}
@@ -49,6 +63,8 @@ class SchedulersHandler(SdapiHandler):
 
 class LorasHandler(SdapiHandler):
     """`/sdapi/v1/loras`."""
+
+    docs: ClassVar[Docs] = {"GET": Doc("LoRAs", {200: Answer("To be named in a prompt.", {JSON: answers.Loras})})}
 
     def get(self) -> None:
         """The LoRAs of this worker, to be named in a prompt."""
@@ -59,6 +75,8 @@ class LorasHandler(SdapiHandler):
 class UpscalersHandler(SdapiHandler):
     """`/sdapi/v1/upscalers`."""
 
+    docs: ClassVar[Docs] = {"GET": Doc("Upscalers", {200: Answer("There are none.", {JSON: answers.Upscalers})})}
+
     def get(self) -> None:
         """`None` alone, which clients want to be the first."""
         self.answer_list([NO_UPSCALER])
@@ -66,6 +84,12 @@ class UpscalersHandler(SdapiHandler):
 
 class EmptyListHandler(SdapiHandler):
     """What the original has and this worker has none of."""
+
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
+            "What the original has and this worker has none of", {200: Answer("None.", {JSON: answers.EmptyList})}
+        )
+    }
 
     def get(self) -> None:
         """An empty list."""
@@ -75,6 +99,8 @@ class EmptyListHandler(SdapiHandler):
 class EmbeddingsHandler(SdapiHandler):
     """`/sdapi/v1/embeddings`."""
 
+    docs: ClassVar[Docs] = {"GET": Doc("Embeddings", {200: Answer("There are none.", {JSON: answers.Embeddings})})}
+
     def get(self) -> None:
         """None."""
         self.answer({"loaded": {}, "skipped": {}})
@@ -82,6 +108,8 @@ class EmbeddingsHandler(SdapiHandler):
 
 class ScriptsHandler(SdapiHandler):
     """`/sdapi/v1/scripts`."""
+
+    docs: ClassVar[Docs] = {"GET": Doc("Scripts", {200: Answer("There are none.", {JSON: answers.Scripts})})}
 
     def get(self) -> None:
         """None."""

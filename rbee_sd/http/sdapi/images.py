@@ -6,7 +6,10 @@ import logging
 from typing import ClassVar
 
 from rbee_sd.errors import RequestError
+from rbee_sd.http.body import IDEMPOTENCY
 from rbee_sd.http.call import CallHandler
+from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.info import described, info_of
 from rbee_sd.http.sdapi.models import model_named
@@ -26,11 +29,22 @@ NAMES = {
 INTERRUPTED = "interrupted before a picture was finished"
 
 
+def _doc(summary: str, takes: type[Txt2Img]) -> Doc:
+    return Doc(
+        summary,
+        {200: Answer("When they are finished, or the job was interrupted.", {JSON: answers.Pictures})},
+        errors=(404, 409, 410, 415, 500, 503),
+        body={JSON: takes},
+        parameters=(IDEMPOTENCY,),
+    )
+
+
 class Txt2ImgHandler(SdapiHandler, CallHandler):
     """`/sdapi/v1/txt2img`."""
 
     takes: ClassVar[type[Txt2Img]] = Txt2Img
     names = NAMES
+    docs: ClassVar[Docs] = {"POST": _doc("Make pictures from a prompt", Txt2Img)}
 
     async def post(self) -> None:
         """Make pictures, and answer with them and with how they were made."""
@@ -88,3 +102,4 @@ class Img2ImgHandler(Txt2ImgHandler):
     """`/sdapi/v1/img2img`."""
 
     takes = Img2Img
+    docs: ClassVar[Docs] = {"POST": _doc("Change a picture, or paint parts of it anew", Img2Img)}

@@ -5,6 +5,10 @@ Of the original's hundreds of options there is one that can be set, the model; a
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.models import model_named
 from rbee_sd.http.sdapi.requests import Options
@@ -14,6 +18,15 @@ class OptionsHandler(SdapiHandler):
     """`/sdapi/v1/options`."""
 
     takes = Options
+    docs: ClassVar[Docs] = {
+        "GET": Doc("The model of the caller's next requests", {200: Answer("As it is now.", {JSON: answers.Chosen})}),
+        "POST": Doc(
+            "Choose the model of the caller's next requests",
+            {200: Answer("It is chosen; other options are ignored.", {JSON: answers.Nothing})},
+            errors=(404, 415),
+            body={JSON: Options},
+        ),
+    }
 
     def get(self) -> None:
         """The model of the caller's next requests, and what clients look for besides."""
@@ -40,6 +53,12 @@ class OptionsHandler(SdapiHandler):
 class FlagsHandler(SdapiHandler):
     """`/sdapi/v1/cmd-flags`."""
 
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
+            "Flags that it was started with", {200: Answer("As the original would say it.", {JSON: answers.Flags})}
+        )
+    }
+
     def get(self) -> None:
         """The two of the original's flags that this worker behaves like."""
         self.answer({"api": True, "nowebui": True})
@@ -47,6 +66,8 @@ class FlagsHandler(SdapiHandler):
 
 class MemoryHandler(SdapiHandler):
     """`/sdapi/v1/memory`."""
+
+    docs: ClassVar[Docs] = {"GET": Doc("Memory", {200: Answer("In bytes.", {JSON: answers.Memory})})}
 
     def get(self) -> None:
         """The machine's memory, and what the engine holds of the device's."""
@@ -65,6 +86,10 @@ class MemoryHandler(SdapiHandler):
 
 class RefreshHandler(SdapiHandler):
     """`/sdapi/v1/refresh-checkpoints` and `/sdapi/v1/refresh-loras`."""
+
+    docs: ClassVar[Docs] = {
+        "POST": Doc("Look for new files: no effect", {200: Answer("Nothing is done.", {JSON: answers.Nothing})})
+    }
 
     def post(self) -> None:
         """Nothing: what this worker offers is what it tells."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import orjson
 
 from rbee_sd.errors import FieldError
+from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.requests import PngInfo
 from rbee_sd.operations.body import invalid
@@ -17,6 +21,14 @@ class PngInfoHandler(SdapiHandler):
     """`/sdapi/v1/png-info`."""
 
     takes = PngInfo
+    docs: ClassVar[Docs] = {
+        "POST": Doc(
+            "How a picture was made, read out of its file",
+            {200: Answer("What is in it.", {JSON: answers.PngParameters})},
+            errors=(415,),
+            body={JSON: PngInfo},
+        )
+    }
 
     def post(self) -> None:
         """The text in the picture, taken apart too; empty for one without."""

@@ -6,22 +6,39 @@ The original has one job at a time. Here the caller's current job is the oldest 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
+from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs, Parameter
+from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.info import timestamp
 from rbee_sd.jobs.job import Job
 
 LOADING = ("model loading", "engine restarting")
 """Reasons of `/ready` that pass by themselves."""
+SKIP = ("false", "true", "False", "True", "0", "1")
 LEAST = 0.01
 """Progress of a job that has not begun: some clients take none for no job."""
 
 
 class ProgressHandler(SdapiHandler):
     """`/sdapi/v1/progress`."""
+
+    docs: ClassVar[Docs] = {
+        "GET": Doc(
+            "How far the caller's current job is",
+            {200: Answer("As it is now; nothing without a job.", {JSON: answers.SdapiProgress})},
+            parameters=(
+                Parameter(
+                    "skip_current_image",
+                    "Whether the preview is left out.",
+                    {"enum": list(SKIP), "default": SKIP[0]},
+                ),
+            ),
+        )
+    }
 
     def get(self) -> None:
         """How far the caller's current job is; without one, whether a model is being loaded."""
@@ -33,13 +50,19 @@ class ProgressHandler(SdapiHandler):
         job = jobs[0]
         share = min(1.0, max(LEAST, job.step / job.total if job.total else 0.0))
         left = 0.0 if job.started is None else (time.monotonic() - job.started) * (1 - share) / share
-        wanted = self.choice("skip_current_image", ("false", "true", "False", "True", "0", "1"))
+        wanted = self.choice("skip_current_image", SKIP)
         image = None if wanted.lower() in ("true", "1") else _preview(job)
         self.answer(_progress(share, left, _state(job.id, len(jobs), job), image))
 
 
 class InterruptHandler(SdapiHandler):
     """`/sdapi/v1/interrupt` and `/sdapi/v1/skip`."""
+
+    docs: ClassVar[Docs] = {
+        "POST": Doc(
+            "Stop the caller's current job", {200: Answer("It is stopped, if there was one.", {JSON: answers.Nothing})}
+        )
+    }
 
     async def post(self) -> None:
         """Stop the caller's jobs whose clients have gone, or else the current one. Idempotent."""

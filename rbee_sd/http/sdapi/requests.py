@@ -11,16 +11,21 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from rbee_sd.operations.body import Request
+from rbee_sd.operations.input_image import EXAMPLE
 
 
 class SdapiRequest(Request):
     """Base of all of them."""
+
+    null_is_absent = True
 
     model_config = ConfigDict(strict=False, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class Options(SdapiRequest):
     """`POST /sdapi/v1/options`. Clients send all options back that they were told."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"sd_model_checkpoint": None}]})
 
     sd_model_checkpoint: str | None = Field(None, description="The model for the caller's next requests, by its title.")
 
@@ -35,6 +40,10 @@ class Overrides(SdapiRequest):
 
 class Txt2Img(SdapiRequest):
     """`POST /sdapi/v1/txt2img`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "a red circle on a blue background", "steps": 20, "seed": 42}]}
+    )
 
     prompt: str = Field("", description="What the image shows. `<lora:NAME:SCALE>` in it applies a LoRA.")
     negative_prompt: str = Field("", description="What it must not show.")
@@ -65,6 +74,10 @@ class Txt2Img(SdapiRequest):
 class Img2Img(Txt2Img):
     """`POST /sdapi/v1/img2img`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "a blue star", "init_images": [EXAMPLE], "denoising_strength": 0.6}]}
+    )
+
     init_images: list[str] | None = Field(
         None, description="One image: PNG, JPEG or WebP, in base64 or as a data: URL."
     )
@@ -80,5 +93,7 @@ class Img2Img(Txt2Img):
 
 class PngInfo(SdapiRequest):
     """`POST /sdapi/v1/png-info`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"image": EXAMPLE}]})
 
     image: str = Field(description="PNG, JPEG or WebP, in base64 or as a data: URL.")
