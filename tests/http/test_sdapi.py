@@ -211,6 +211,7 @@ async def test_refusals_are_of_the_dialects_shape(client: Client, dial: Dial, se
             {"width": 10, "height": 8192},
             "width: Input should be greater than or equal to 64; height: this worker takes",
         ),
+        ({"seed": "many"}, "seed: Input should be a valid integer"),
         ({"seed": -2}, "seed: Input should be greater than or equal to 0"),
         ({"enable_hr": True}, "enable_hr: this worker makes no second pass"),
         ({"script_name": "X/Y/Z plot"}, "script_name: there is no script 'X/Y/Z plot' here"),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
-from rbee_sd.http.openapi.answers import Body
+from rbee_sd.http.docs.answers import Body
 
 MEANINGS = {
     401: "`invalid_api_key`: the key is missing or wrong. It may also come as the password of HTTP's basic login.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.docs.description import JSON, Answer, Doc, Docs
 from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.models import entry_of

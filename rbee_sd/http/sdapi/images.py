@@ -8,7 +8,7 @@ from typing import ClassVar
 from rbee_sd.errors import RequestError
 from rbee_sd.http.body import IDEMPOTENCY
 from rbee_sd.http.call import CallHandler
-from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.docs.description import JSON, Answer, Doc, Docs
 from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.info import described, info_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.docs.description import JSON, Answer, Doc, Docs
 from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.models import model_named
@@ -30,10 +30,9 @@ class OptionsHandler(SdapiHandler):
 
     def get(self) -> None:
         """The model of the caller's next requests, and what clients look for besides."""
-        limits = self.context.limits
         self.answer(
             {
-                "sd_model_checkpoint": self.context.callers.chosen(self.owner) or limits.models[0],
+                "sd_model_checkpoint": self.context.callers.chosen(self.owner) or self.context.status()["model"],
                 "sd_checkpoint_hash": "",
                 "sd_vae": "Automatic",
                 "CLIP_stop_at_last_layers": 1,

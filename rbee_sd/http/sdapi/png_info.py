@@ -7,7 +7,7 @@ from typing import ClassVar
 import orjson
 
 from rbee_sd.errors import FieldError
-from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs
+from rbee_sd.http.docs.description import JSON, Answer, Doc, Docs
 from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.requests import PngInfo

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from rbee_sd.http.openapi.description import JSON, Answer, Doc, Docs, Parameter
+from rbee_sd.http.docs.description import JSON, Answer, Doc, Docs, Parameter
 from rbee_sd.http.sdapi import answers
 from rbee_sd.http.sdapi.base import SdapiHandler
 from rbee_sd.http.sdapi.info import timestamp

@@ -6,18 +6,21 @@ worker takes is judged when they have become the fields of an operation.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from rbee_sd.operations.body import Request
 from rbee_sd.operations.input_image import EXAMPLE
+
+# Empty is how the original's page says it.
+Seed = Annotated[int, BeforeValidator(lambda value: -1 if value == "" else value)]
 
 
 class SdapiRequest(Request):
     """Base of all of them."""
 
-    null_is_absent = True
+    takes_null: ClassVar[bool] = True
 
     model_config = ConfigDict(strict=False, extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -51,7 +54,7 @@ class Txt2Img(SdapiRequest):
     cfg_scale: float | None = Field(None, description="How closely to follow; left out: what the model wants.")
     width: int | None = Field(None, description="Pixels, rounded down to a multiple of 8.")
     height: int | None = Field(None, description="Pixels, rounded down to a multiple of 8.")
-    seed: int | Literal[""] = Field(-1, description="Same seed, same image; -1: a random one.")
+    seed: Seed = Field(-1, description="Same seed, same image; -1: a random one.")
     batch_size: int = Field(1, ge=1, description="Images; times n_iter.")
     n_iter: int = Field(1, ge=1, description="Images; times batch_size.")
     sampler_name: str = Field("", description="As in /sdapi/v1/samplers; an unknown one gives the model's own.")

@@ -38,7 +38,7 @@ def fields_of(request: Txt2Img, limits: Limits, model: str | None) -> tuple[dict
         "guidance_scale": request.cfg_scale,
         "width": _whole(request.width, limits.multiple),
         "height": _whole(request.height, limits.multiple),
-        "seed": None if request.seed in ("", -1) else request.seed,
+        "seed": None if request.seed == -1 else request.seed,
         "count": request.batch_size * request.n_iter,
         "scheduler": scheduler,
         "loras": loras,
