@@ -42,10 +42,9 @@ class SdapiHandler(BodyHandler):
             self.check_encoding()
 
     def read(self, model: type[R]) -> R:
-        """The request in the body, which is let go of: nulls count as left out. Raises `RequestError`."""
+        """The request in the body, which is let go of. Raises `RequestError`."""
         body, self.body = bytes(self.body), bytearray()
-        fields = parse_object(body)
-        return validate(model, {name: value for name, value in fields.items() if value is not None}, None)
+        return validate(model, parse_object(body), None)
 
     def answer_list(self, entries: list[dict[str, object]]) -> None:
         """Send a JSON list and finish."""
