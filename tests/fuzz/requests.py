@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 from hypothesis import strategies as st
 
+from rbee_sd.http.docs.document import described
+from rbee_sd.http.routes import ROUTES
 from tests.http.wire import request
 from tests.pictures import picture
 
@@ -38,21 +41,7 @@ FIELDS = (
     "hive_id",
     "worker_id",
 )
-PATHS = (
-    "/health",
-    "/ready",
-    "/metrics",
-    "/v1/capabilities",
-    "/v1/jobs",
-    "/v1/inference",
-    "/v1/jobs/{}",
-    "/v1/jobs/{}/status",
-    "/v1/jobs/{}/stream",
-    "/v1/jobs/{}/image",
-    "/v1/jobs/{}/images/{}",
-    "/v1/inference/{}/status",
-    "/v1/inference/{}/stream",
-)
+PATHS = tuple(sorted({re.sub(r"\{\w+\}", "{}", each.path) for each in described(ROUTES)}))
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "CONNECT", "get", "X")
 HEADERS = (
     "Host",
@@ -84,6 +73,26 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 GOOD: dict[str, Any] = {"prompt": "a red circle", "steps": 1, "width": 64, "height": 64, "seed": 5}
 PICTURES = (picture("PNG"), picture("JPEG"), picture("WEBP"))
+ENCODED = base64.b64encode(PICTURES[0]).decode()
+DIALECTS: dict[str, dict[str, Any]] = {
+    "/v1/images/generations": {"prompt": "a red circle", "size": "64x64", "n": 1, "extra": {}, "stream": True},
+    "/sdapi/v1/txt2img": {"prompt": "a red circle", "steps": 1, "width": 64, "height": 64, "sampler_name": "Euler"},
+    "/sdapi/v1/img2img": {"prompt": "a", "steps": 2, "init_images": [ENCODED], "mask": ENCODED, "mask_blur": 4},
+    "/sdapi/v1/options": {"sd_model_checkpoint": "fake", "samples_format": "png"},
+    "/sdapi/v1/png-info": {"image": ENCODED},
+    "/sdapi/v1/interrupt": {},
+}
+FORM = b"".join(
+    b'--edge\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % part
+    for part in (
+        (b"image", b'; filename="a.png"', PICTURES[0]),
+        (b"mask", b'; filename="b.png"', PICTURES[0]),
+        (b"prompt", b"", b"a red circle"),
+        (b"n", b"", b"1"),
+        (b"steps", b"", b"2"),
+    )
+)
+FORM += b"--edge--\r\n"
 TYPES = ("application/json", "application/json; charset=utf-16", "text/plain", "multipart/form-data", "")
 QUERIES = ("limit=-1", "state=x", "before=job_1", "images=", "limit=1&limit=2")
 CHUNKED = request(
@@ -93,7 +102,9 @@ CHUNKED = request(
 
 def requests() -> st.SearchStrategy[bytes]:
     """Whole requests."""
-    return st.one_of(_bodies(), _raw_bodies(), _images(), _headers(), _paths(), _framings())
+    return st.one_of(
+        _bodies(), _raw_bodies(), _images(), _headers(), _paths(), _framings(), _dialects(), _picture_infos(), _forms()
+    )
 
 
 def _submission(body: bytes, *headers: str) -> bytes:
@@ -133,6 +144,37 @@ def _images(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         fields |= {"operation": "image_inpaint", "mask": base64.b64encode(draw(_mutated(PICTURES[0]))).decode()}
     return _submission(json.dumps(fields).encode())
+
+
+@st.composite
+def _dialects(draw: st.DrawFn) -> bytes:
+    """Fields of the dialects that are wrong, missing, or nobody's."""
+    path = draw(st.sampled_from(sorted(DIALECTS)))
+    fields = dict(DIALECTS[path])
+    for name in draw(st.lists(st.one_of(st.sampled_from([*sorted(fields), *FIELDS]), TEXT), min_size=0, max_size=3)):
+        if draw(st.booleans()):
+            fields[name] = draw(JSON)
+        else:
+            fields.pop(name, None)
+    body = json.dumps(fields).encode("utf-8", "surrogatepass")
+    return request("POST", path, "Content-Type: application/json", "Connection: close", body=body)
+
+
+@st.composite
+def _picture_infos(draw: st.DrawFn) -> bytes:
+    """Pictures whose texts were damaged, or that are none."""
+    file = draw(_mutated(draw(st.sampled_from(PICTURES))))
+    body = json.dumps({"image": base64.b64encode(file).decode()}).encode()
+    return request("POST", "/sdapi/v1/png-info", "Content-Type: application/json", "Connection: close", body=body)
+
+
+@st.composite
+def _forms(draw: st.DrawFn) -> bytes:
+    """Forms in which something is missing, twice, or damaged."""
+    path = draw(st.sampled_from(["/v1/images/edits", "/v1/images/variations"]))
+    kind = draw(st.sampled_from(["edge", '"edge"', "", "other", "e" * 300]))
+    body = draw(_mutated(FORM))
+    return request("POST", path, f"Content-Type: multipart/form-data; boundary={kind}", "Connection: close", body=body)
 
 
 @st.composite
