@@ -74,7 +74,8 @@ class Generate(Message):
     be its own mask; `mask_blur` is in pixels. `quality` is that of `messages.FORMATS` which lose something, 1 to 100.
     `lora_scales` belong to `loras`, in order. Of equal `priority`, jobs that have different words as `owner` take
     turns. `exclusive`: its forwards are shared with nothing else. `preview`: previews are wanted while the job is
-    watched.
+    watched. `model` is what clients call the model, empty for the one that the engine was started with; `source` is
+    where it lies, for the others.
     """
 
     job_id: str
@@ -82,6 +83,8 @@ class Generate(Message):
     negative_prompt: str
     seed: int
     operation: str = TEXT
+    model: str = ""
+    source: str = ""
     count: int = 1
     steps: int | None = None
     guidance_scale: float | None = None
@@ -119,17 +122,43 @@ class Watch(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadModel(Message):
+    """Have a model ready, as for a job that names it. Answered as a Generate is, by a Finished without images."""
+
+    job_id: str
+    model: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel(Message):
+    """Let go of a model that no job works with. Answered like LoadModel."""
+
+    job_id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown(Message):
     """Leave as soon as the step in hand is done."""
 
 
-# Events, engine -> front. Each Generate is answered by exactly one of Finished, Failed or Cancelled.
+# Events, engine -> front. Each command with a job_id but Cancel and Watch is answered by exactly one of Finished,
+# Failed or Cancelled.
+
+
+@dataclass(frozen=True, slots=True)
+class Loading(Message):
+    """A model is being loaded: nothing else is done or heard until its Ready or Unloaded."""
+
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready(Message):
-    """The model is loaded; `width`, `height`, `steps` and `guidance_scale` are what it wants by default.
+    """A model is loaded; the first is the one that the engine was started with.
 
+    `width`, `height`, `steps` and `guidance_scale` are what it wants by default.
     It takes `capacity` jobs at once, of these `operations`, with these `schedulers`; sides are multiples of `multiple`.
     """
 
@@ -148,6 +177,13 @@ class Ready(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Unloaded(Message):
+    """A model is not there any more, or could not be loaded."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Curve(Message):
     """What a forward of so many `rows` takes (`ms`) for images of this size, and the `cap` that follows from it."""
 
@@ -156,6 +192,7 @@ class Curve(Message):
     rows: tuple[int, ...]
     ms: tuple[float, ...]
     cap: int
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +284,22 @@ class Fatal(Message):
     message: str
 
 
-Command = Generate | Cancel | Watch | Shutdown
-Event = Ready | Curve | Started | Progress | Preview | Finished | Failed | Cancelled | Narration | Pulse | Fatal
+Command = Generate | Cancel | Watch | LoadModel | UnloadModel | Shutdown
+Event = (
+    Loading
+    | Ready
+    | Unloaded
+    | Curve
+    | Started
+    | Progress
+    | Preview
+    | Finished
+    | Failed
+    | Cancelled
+    | Narration
+    | Pulse
+    | Fatal
+)
 
 _KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (*get_args(Command), *get_args(Event))}
 _HINTS = {kind: get_type_hints(kind) for kind in _KINDS.values()}

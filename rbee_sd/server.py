@@ -22,7 +22,8 @@ from tornado.netutil import bind_sockets
 
 from rbee_sd import __version__
 from rbee_sd.engine import main as engine_main
-from rbee_sd.engine.config import EngineConfig, model_name
+from rbee_sd.engine.config import DEMO, EngineConfig, model_name
+from rbee_sd.engine.families import family_of
 from rbee_sd.errors import StartError
 from rbee_sd.http.connections import CappedServer, connections_within
 from rbee_sd.http.context import Context
@@ -34,18 +35,25 @@ from rbee_sd.http.routes import make_application
 from rbee_sd.http.sdapi.callers import Callers
 from rbee_sd.jobs.dispatcher import MAX_ATTEMPTS, Dispatcher
 from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.job import Job
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.runner import Runner
 from rbee_sd.jobs.store import DATABASE, Store, StoreError
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.metrics import Metrics
+from rbee_sd.models.catalogue import Catalogue
+from rbee_sd.models.downloads import Downloads
+from rbee_sd.models.errands import ModelErrands
 from rbee_sd.operations import loras
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.table import Desk
-from rbee_sd.settings import Settings, state_dir_of, worker_url
+from rbee_sd.settings import Settings, models_dir_of, state_dir_of, worker_url
 from rbee_sd.worker.worker import Health, Worker
 
 log = logging.getLogger(__name__)
 
+FETCH = "rbee_sd.engine.fetch"
+"""The module that is a download's process."""
 FORGET_INTERVAL = 1.0
 DRAIN_INTERVAL = 0.05
 RETRY_TIMEOUT = 15.0
@@ -80,12 +88,14 @@ class Server:
             size=settings.job_bytes,
         )
         self.watcher = Watcher(self.registry, settings.disconnect_grace)
-        self.dispatcher = Dispatcher(self.registry, self.watcher)
-        self._model = model_name(settings.model)
+        folder = models_dir_of(settings)
+        embedded = None if settings.fake_pipeline else DEMO
+        self.catalogue = Catalogue(folder, embedded, settings.model, model_name(settings.model))
+        self.dispatcher = Dispatcher(self.registry, self.watcher, self.catalogue.source_of)
         self._loras = loras.scan(settings.lora_dir)
         config = EngineConfig(
-            name=self._model,
-            model=settings.model,
+            name=self.catalogue.default,
+            model=self.catalogue.default_source,
             model_config=settings.model_config,
             device=settings.device,
             dtype=settings.dtype,
@@ -96,6 +106,7 @@ class Server:
             vae_tiling=settings.vae_tiling,
             taesd=settings.taesd,
             loras=tuple((name, str(file)) for name, file in self._loras.items()),
+            max_models=settings.max_models,
             max_jobs=settings.max_jobs,
             max_side=settings.max_side,
             max_rows=settings.max_rows,
@@ -108,8 +119,14 @@ class Server:
         )
         self.worker = Worker(engine_main.run, config, self.dispatcher, settings.cancel_timeout, settings.step_timeout)
         self.dispatcher.worker = self.worker
-        limits = Limits(settings, (self._model,), lambda: self.worker.model, tuple(self._loras))
-        desk = Desk(self.registry, limits, self.status)
+        models = ModelErrands(
+            self.catalogue, self.worker, Downloads((sys.executable, "-m", FETCH), folder), _family_name
+        )
+        self.runner = Runner(self.registry, {**models.table, "status": self._tell_status})
+        limits = Limits(
+            settings, self.catalogue.names, lambda: self.worker.model, tuple(self._loras), self.worker.known.get
+        )
+        desk = Desk(self.registry, limits)
         self.metrics = Metrics(self.registry, self.watcher, self.worker, self.store.path)
         self._retries = Retries(time.monotonic)
         quotas = Quotas(settings.client_rate, settings.client_streams, time.monotonic)
@@ -126,6 +143,7 @@ class Server:
             metrics=self.metrics,
             callers=Callers(self.registry),
             status=self.status,
+            models=models.views,
             batching=self.batching,
         )
         self._http = CappedServer(
@@ -154,6 +172,7 @@ class Server:
             await self.registry.restore(left, MAX_ATTEMPTS)
             self._expect_retries()
             self._listen()
+            self.runner.resume()
         except (StartError, StoreError) as error:
             self._release_state_dir()
             if isinstance(error, StoreError):
@@ -177,15 +196,15 @@ class Server:
     async def drain(self) -> None:
         """Refuse new jobs; let those accepted go on for `drain_timeout` at most, and leave the rest to the next run."""
         self.registry.draining = True
-        live = self.registry.live()
-        log.info("draining: %d jobs left", len(live))
+        log.info("draining: %d jobs left", len(self.registry.live()))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.drain_timeout
         able = self.worker.health in (Health.LOADING, Health.READY, Health.RESTARTING)
-        while able and self.registry.live() and loop.time() < deadline and not self._hurry.is_set():
+        while able and self._painting() and loop.time() < deadline and not self._hurry.is_set():
             await asyncio.sleep(DRAIN_INTERVAL)
         self.watcher.close()
         self.dispatcher.close()
+        await self.runner.close()
         # What is finished and on its way to the disk is no longer interrupted.
         await self.dispatcher.settle()
         for job in self.registry.live():
@@ -219,9 +238,10 @@ class Server:
         return {
             "ready": ready,
             "reason": None if ready else reason,
-            "detail": "" if ready else worker.detail,
+            "detail": worker.detail if not ready else f"loading model {worker.loading}" if worker.loading else "",
             "version": __version__,
-            "model": self._model,
+            "model": self.catalogue.default,
+            "loaded": sorted(worker.loaded),
             "device": model.device if model else None,
             "dtype": model.dtype if model else None,
             "engine": {
@@ -243,6 +263,13 @@ class Server:
         """How many jobs the engine works on at once, and what sharing a forward costs, for `/v1/capabilities`."""
         model = self.worker.model
         return {"jobs": model.capacity if model else None, "shapes": [asdict(each) for each in self.worker.curves]}
+
+    async def _tell_status(self, job: Job) -> dict[str, Any]:
+        return self.status()
+
+    def _painting(self) -> bool:
+        """Whether jobs for the engine are left: a download goes on at the next start just as well."""
+        return any(job.order.work is not None for job in self.registry.live())
 
     def _signalled(self, number: int) -> None:
         log.info("%s received", signal.Signals(number).name)
@@ -304,6 +331,11 @@ class Server:
         deadline = loop.time() + 1.0
         while self.watcher.total and loop.time() < deadline:
             await asyncio.sleep(DRAIN_INTERVAL)
+
+
+def _family_name(pipeline: str) -> str | None:
+    family = family_of(pipeline)
+    return None if family is None else family.name
 
 
 def _raise_file_limit() -> int:

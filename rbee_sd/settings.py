@@ -66,7 +66,22 @@ class Settings:
     )
 
     # The model and the device.
-    model: str = setting("demo", "demo, a diffusers folder, a .safetensors checkpoint, or a hub id.")
+    model: str = setting(
+        "demo",
+        "The model for jobs that name none: demo, the name of one in models_dir, a diffusers folder, a .safetensors "
+        "checkpoint, or a hub id.",
+    )
+    models_dir: str = setting(
+        "",
+        "Folder of models that jobs may name (diffusers folders, .safetensors checkpoints), and where downloads go; "
+        "empty: models in the state folder.",
+    )
+    max_models: int = setting(
+        0,
+        "Models that are loaded at once, as far as memory allows; 0: as many as it allows.",
+        minimum=0,
+        maximum=1000,
+    )
     model_config: str = setting(
         "", "Diffusers folder or hub id with the configuration of a .safetensors checkpoint; empty: found by diffusers."
     )
@@ -214,6 +229,11 @@ def state_dir_of(settings: Settings) -> Path:
     if folder.startswith("~"):
         raise SettingsError("there is no home folder to keep the state in; set state_dir")
     return Path(folder)
+
+
+def models_dir_of(settings: Settings) -> Path:
+    """The folder of models: the one that is set, or `models` in the state folder. Raises `SettingsError`."""
+    return Path(os.path.expanduser(settings.models_dir)) if settings.models_dir else state_dir_of(settings) / "models"
 
 
 def environment_name(name: str) -> str:

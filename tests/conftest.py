@@ -20,6 +20,12 @@ from rbee_sd.settings import Settings
 STEP = 0.02
 
 
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the real hub for a model; those that have one of their own say so."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture
 def io_loop() -> Iterator[IOLoop]:
     """pytest-tornasync's loop, made without the calls that Tornado has deprecated."""

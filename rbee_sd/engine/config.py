@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+DEMO = Path(__file__).parent / "demo"
+"""The embedded model."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 """Owner and name of a model on the hub; no path begins like this unless it exists."""
 
@@ -15,8 +17,9 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 class EngineConfig:
     """Settings of one engine, most under the names that they have in `settings`.
 
-    `name` is what clients call the model, `model` where it is. `loras` are names and files. `curves` is the file that
-    remembers how many rows pay. `compiler` is torch.compile's backend; empty: nothing is compiled.
+    `name` is what clients call the model, `model` where it is; others are loaded on demand. `loras` are names and
+    files. `curves` is the file that remembers how many rows pay. `compiler` is torch.compile's backend; empty: nothing
+    is compiled.
     """
 
     name: str
@@ -31,6 +34,7 @@ class EngineConfig:
     vae_tiling: float = 2.25
     taesd: str = ""
     loras: tuple[tuple[str, str], ...] = ()
+    max_models: int = 0
     max_jobs: int = 8
     max_side: int = 8192
     max_rows: int = 0

@@ -71,7 +71,7 @@ class SharedDenoiser:
         self._max_rows = max_rows
         self._measured_rows = measured_rows
         self._remembered = curves or CurveFile(None)
-        self._shapes: dict[Hashable, int] = {}
+        self._shapes: dict[Hashable, object] = {}
         self._curves: dict[Hashable, Curve] = {}
         self._running: deque[Any] = deque()
         self.forwards = 0
@@ -87,8 +87,8 @@ class SharedDenoiser:
         """The call that a pipeline makes with these arguments, in this state of the module."""
         packed = pack({**dict(zip(self._names, arguments, strict=False)), **named}, seen.digest)
         loras, alone, label = state
-        # A number in its place: it is compared and looked up several times in each step.
-        shape = self._shapes.setdefault(packed.kind, len(self._shapes))
+        # An object in its place: it is compared and looked up several times in each step, and no other model has it.
+        shape = self._shapes.setdefault(packed.kind, object())
         return Call(
             self,
             shape=shape,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
+import psutil
 import torch
 
 from rbee_sd.engine.pipeline import DeviceLostError, ModelError
@@ -19,6 +20,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From glibc's malloc.h."""
 KEPT_MEMORY = 1 << 30
 """Bytes."""
+WORKING_MEMORY = 2 << 30
+"""Bytes that are left for forwards when another model is loaded; an eighth of all where that is less."""
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What errors say that have no class of their own."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -97,6 +100,25 @@ def release(device: torch.device) -> None:
     """Give memory that nothing uses back to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    elif (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        # What `keep_freed_memory` has kept.
+        trim(0)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the weights of another model may take, some being left for the work with them."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    elif device.type == "mps":
+        total = torch.mps.recommended_max_memory()
+        free = total - torch.mps.driver_allocated_memory()
+    else:
+        memory = psutil.virtual_memory()
+        free, total = memory.available, memory.total
+    return max(0, free - min(WORKING_MEMORY, total // 8))
 
 
 def memory(device: torch.device) -> int:

@@ -87,11 +87,19 @@ class Diffusion:
         """See `Pipeline`."""
         return memory(self._device)
 
+    @property
+    def size(self) -> int:
+        """See `Pipeline`."""
+        modules = (part for part in self.pipe.components.values() if isinstance(part, torch.nn.Module))
+        return sum(weights.nbytes for module in modules for weights in module.parameters())
+
     def warm_up(self) -> Curve:
         """See `Pipeline`. Goes as far as the first forward of a job as the model wants it."""
         try:
             return self._measure()
         except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryError from error
             log.exception("%s cannot be used", self._name)
             kind = type(error).__name__
             text = f"the model {self._name} fails on its first picture ({kind}); the worker's log says more"
@@ -224,8 +232,8 @@ class Diffusion:
         curve = self.denoiser.curve(call)
         rows = tuple(sorted(curve.seconds))
         ms = tuple(round(curve.seconds[each] * 1000, 3) for each in rows)
-        told = Curve(*call.label, rows, ms, self.denoiser.cap(call))
-        log.info("%d x %d: forwards of %s rows take %s ms; %d at most", *call.label, rows, ms, told.cap)
+        told = Curve(*call.label, rows, ms, self.denoiser.cap(call), self._name)
+        log.info("%s, %d x %d: forwards of %s rows take %s ms; %d at most", self._name, *call.label, rows, ms, told.cap)
         return told
 
     def _copy(self, plan: Plan, loras: LoraSet, alone: Any, generator: torch.Generator) -> Any:

@@ -2,7 +2,7 @@
 
 Runs in the engine process when the setting `fake_pipeline` names the folder. A fault is on while a file of its
 name is there; a file that holds the word `once` is removed as its fault happens. `slow` and `slow-start` hold
-seconds (per step, and before the model is ready).
+seconds (per step, and before a model is ready), `model-failed` may hold the name of the one model that fails.
 """
 
 from __future__ import annotations
@@ -45,15 +45,17 @@ class FakePipeline:
         self.forwards = 0
         self.rows = 0
         self.memory = 0
+        self.size = 0
         time.sleep(self._seconds("slow-start"))
         if self._on("crash-on-start"):
             os._exit(70)
-        if self._on("model-failed"):
+        if self._text("model-failed") in ("", "once", config.name):
+            self._on("model-failed")
             raise ModelError("the model cannot be loaded")
 
     def warm_up(self) -> Curve:
         """See `Pipeline`."""
-        return Curve(SIDE, SIDE, (1, 2), (1.0, 2.0), CAP)
+        return Curve(SIDE, SIDE, (1, 2), (1.0, 2.0), CAP, self._name)
 
     def describe(self) -> Ready:
         """See `Pipeline`."""
@@ -82,8 +84,8 @@ class FakePipeline:
         size = (plan.width, plan.height)
         seed = plan.work.seed + index
         for step in range(1, plan.total + 1):
-            lane = (size, plan.work.job_id if plan.work.exclusive else "")
-            park(Call(self, shape=size, signature=lane, lane=lane, rows=2, arguments=None, label=size))
+            lane = (id(self), size, plan.work.job_id if plan.work.exclusive else "")
+            park(Call(self, shape=(id(self), size), signature=lane, lane=lane, rows=2, arguments=None, label=size))
             self._faults(plan.work.job_id)
             report.step(step)
             if step < plan.total and report.wants_preview():

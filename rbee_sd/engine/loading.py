@@ -26,18 +26,22 @@ import transformers.utils.logging  # noqa: E402
 from safetensors import SafetensorError, safe_open  # noqa: E402
 
 from rbee_sd.engine.assembly import assemble  # noqa: E402
-from rbee_sd.engine.config import HUB_ID, EngineConfig  # noqa: E402
-from rbee_sd.engine.device import choose_device, choose_dtype, keep_freed_memory, set_threads  # noqa: E402
+from rbee_sd.engine.config import DEMO, HUB_ID, EngineConfig  # noqa: E402
+from rbee_sd.engine.device import (  # noqa: E402
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    keep_freed_memory,
+    set_threads,
+)
 from rbee_sd.engine.diffusion import Diffusion  # noqa: E402
 from rbee_sd.engine.families import FAMILIES, Family, family_of  # noqa: E402
+from rbee_sd.engine.index import check  # noqa: E402
 from rbee_sd.engine.pipeline import ModelError  # noqa: E402
 from rbee_sd.messages import MAX_GUIDANCE_SCALE  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-DEMO = Path(__file__).parent / "demo"
-LIBRARIES = {"diffusers", "transformers", "stable_diffusion"}
-"""Where a model's parts may come from; `stable_diffusion` is diffusers' own name for its safety checker."""
 
 DEFAULTS: dict[str, tuple[float, float, Callable[[float], float]]] = {
     "steps": (1, 100, int),
@@ -54,7 +58,7 @@ MARKS = (
 
 
 def load(config: EngineConfig) -> Diffusion:
-    """Load the model that `config` names onto its device. Raises `ModelError`."""
+    """Load the model that `config` names onto its device. Raises `ModelError`, or `MemoryError`: it has no room."""
     # Gradients are per thread: off once here, before anything else on this thread, and never on again.
     torch.set_grad_enabled(False)
     _quiet_libraries()
@@ -73,6 +77,8 @@ def load(config: EngineConfig) -> Diffusion:
     except ModelError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         log.exception("cannot load %s", config.model)
         kind = type(error).__name__
         raise ModelError(f"the model {config.name} cannot be loaded ({kind}); the worker's log says more") from error
@@ -191,9 +197,5 @@ def _kind_of(path: Path) -> str:
 def _checked_index(source: str, config: EngineConfig, **options: Any) -> dict[str, Any]:
     """The model's list of parts, once it is sure that it names no code but that of the libraries."""
     index: dict[str, Any] = diffusers.DiffusionPipeline.load_config(source, **options)
-    for part, entry in index.items():
-        if isinstance(entry, list) and entry[0] is not None and entry[0] not in LIBRARIES:
-            raise ModelError(f"the model {config.name} wants code from elsewhere for its {part}; that is refused")
-    if not isinstance(index.get("_class_name"), str):
-        raise ModelError(f"the model {config.name} does not say what kind of model it is")
+    check(index, config.name)
     return index

@@ -10,17 +10,34 @@ import logging
 import select
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from rbee_sd.engine import halving
+from rbee_sd.engine.admission import Admission, Waiting
 from rbee_sd.engine.calls import Call, Stage
 from rbee_sd.engine.encoder import Encoder
 from rbee_sd.engine.meter import Meter
+from rbee_sd.engine.models import Models
 from rbee_sd.engine.pipeline import Pipeline
 from rbee_sd.engine.strand import Strand
 from rbee_sd.engine.task import Task
 from rbee_sd.engine.turns import Turns
-from rbee_sd.messages import MAX_FRAME, Cancel, Generate, Message, Shutdown, Watch, decode, encode
+from rbee_sd.messages import (
+    MAX_FRAME,
+    Cancel,
+    Cancelled,
+    Failed,
+    Finished,
+    Generate,
+    LoadModel,
+    Message,
+    Shutdown,
+    UnloadModel,
+    Watch,
+    decode,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +56,13 @@ class FrontGoneError(BaseException):
 class Engine:
     """The jobs in hand, stepped together."""
 
-    def __init__(self, pipeline: Pipeline, emit: Callable[[Message], None]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, models: Models, emit: Callable[[Message], None]) -> None:
+        self._models = models
         self._emit = emit
+        self._admission = Admission(models, emit)
         self._encoder = Encoder()
         self._turns = Turns()
-        self._meter = Meter(pipeline, emit)
+        self._meter = Meter(models, emit)
         self._tasks: dict[str, Task] = {}
         self._place = 0
         self._forward_took = 0.0
@@ -52,18 +70,33 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether there is something to step, and not only what the encoding thread has in hand."""
-        return any(task.ready or task.begun for task in self._tasks.values() if not self._encoding(task))
+        return any(task.ready or task.begun for task in self._tasks.values() if not self._encoding(task)) or bool(
+            self._admission and self._admission.can_admit(self._in_use())
+        )
 
     @property
     def wakeup(self) -> int:
         """File descriptor that is readable when `deliver` has something to do."""
         return self._encoder.wakeup
 
-    def submit(self, work: Generate) -> None:
-        """Take a job in."""
-        self._meter.begin()
+    def submit(self, work: Generate | LoadModel) -> None:
+        """Take a job in, or have a model ready. It waits until its model is loaded."""
         self._place += 1
-        self._tasks[work.job_id] = Task(work, self._place, self._pipeline, self._emit, self._encoder)
+        work = replace(work, model=work.model or self._models.default)
+        if isinstance(work, Generate) and self._admission.passes(work.model):
+            self._take(work, self._place)
+        else:
+            self._admission.add(Waiting(work, self._place))
+
+    def unload(self, job_id: str, model: str) -> None:
+        """Let go of a model, unless somebody needs it."""
+        if model in self._in_use() or self._admission.wanted(model):
+            text = f"jobs work with the model {model}; wait for them, or cancel them"
+            self._emit(Failed(job_id, "model_in_use", text))
+            return
+        if model in self._models:
+            self._models.unload(model)
+        self._emit(Finished(job_id, ()))
 
     def cancel(self, job_id: str) -> None:
         """Drop a job. One that is not here has ended: its terminal message is on the way already."""
@@ -73,11 +106,15 @@ class Engine:
             self._meter.tell(at_once=True)
             task.cancel()
             self._tidy()
+        elif self._admission.drop(job_id):
+            self._emit(Cancelled(job_id, 0))
 
     def watch(self, job_id: str, watched: bool) -> None:
         """Somebody listens to a job, or nobody any more."""
         if job_id in self._tasks:
             self._tasks[job_id].watched = watched
+        else:
+            self._admission.watch(job_id, watched)
 
     def deliver(self) -> None:
         """Take what the encoding thread has done."""
@@ -91,6 +128,7 @@ class Engine:
 
     def prepare(self) -> None:
         """Begin what can begin, and do what is waited for besides forwards."""
+        self._admit()
         self._begin()
         self._stage()
         self._tidy()
@@ -106,6 +144,22 @@ class Engine:
             task.drop()
         self._tasks.clear()
         self._encoder.close()
+
+    def _admit(self) -> None:
+        """Load the next model that is waited for, if it can be; nothing else goes on meanwhile."""
+        if self._admission:
+            for waiting in self._admission.admit(self._in_use(), list(self._tasks)):
+                if isinstance(waiting.work, Generate):
+                    self._take(waiting.work, waiting.place)
+                    self._tasks[waiting.work.job_id].watched = waiting.watched
+
+    def _take(self, work: Generate, place: int) -> None:
+        self._meter.begin()
+        self._tasks[work.job_id] = Task(work, place, self._models.use(work.model), self._emit, self._encoder)
+
+    def _in_use(self) -> frozenset[str]:
+        """The models that jobs in hand work with."""
+        return frozenset(task.work.model for task in self._tasks.values())
 
     def _begin(self) -> None:
         """Begin one job at least, and more while there is time."""
@@ -162,14 +216,15 @@ class Engine:
                     strand.fail(error)
                 task_of[strand].look_at(strand)
         self._forward_took = time.monotonic() - began
-        self._measure([call for call, (_, error) in zip(calls, outcomes, strict=True) if error is None], task_of)
+        done = [call for call, (_, error) in zip(calls, outcomes, strict=True) if error is None]
+        self._measure(task_of[chosen[0]].pipeline, done, task_of)
 
-    def _measure(self, done: list[Call], waiting: Iterable[Strand]) -> None:
+    def _measure(self, pipeline: Pipeline, done: list[Call], waiting: Iterable[Strand]) -> None:
         """Go on measuring how many rows pay, with a call that worked, if others wait who could share with it."""
         if not done:
             return
         rows = sum(strand.call.rows for strand in waiting if _alike(strand, done[0]))
-        curve = self._pipeline.knee(done[0], 2 * rows) if rows > done[0].rows else None
+        curve = pipeline.knee(done[0], 2 * rows) if rows > done[0].rows else None
         if curve is not None:
             self._emit(curve)
 
@@ -206,17 +261,10 @@ def serve(pipe: Connection, engine: Engine) -> None:
         if engine.wakeup in ready:
             engine.deliver()
         if pipe.fileno() in ready:
-            match _receive(pipe):
-                case Generate() as work:
-                    engine.submit(work)
-                case Cancel(job_id):
-                    engine.cancel(job_id)
-                case Watch(job_id, watched):
-                    engine.watch(job_id, watched)
-                case Shutdown():
-                    return
-                case message:
-                    log.error("unexpected %s from the front", type(message).__name__)
+            message = _receive(pipe)
+            if isinstance(message, Shutdown):
+                return
+            _obey(engine, message)
             # All that has come, before the next step.
             continue
         if engine.busy:
@@ -224,6 +272,20 @@ def serve(pipe: Connection, engine: Engine) -> None:
             # Who has come in the meantime need not wait for two forwards.
             if not poll.poll(0):
                 engine.forward()
+
+
+def _obey(engine: Engine, message: Message) -> None:
+    match message:
+        case Generate() | LoadModel() as work:
+            engine.submit(work)
+        case UnloadModel(job_id, model):
+            engine.unload(job_id, model)
+        case Cancel(job_id):
+            engine.cancel(job_id)
+        case Watch(job_id, watched):
+            engine.watch(job_id, watched)
+        case message:
+            log.error("unexpected %s from the front", type(message).__name__)
 
 
 def send(pipe: Connection, message: Message) -> None:

@@ -8,7 +8,6 @@ front that is killed.
 from __future__ import annotations
 
 import ctypes
-import gc
 import logging
 import multiprocessing
 import os
@@ -17,12 +16,8 @@ import sys
 import threading
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING
 
 from rbee_sd.engine.config import EngineConfig
-
-if TYPE_CHECKING:
-    from rbee_sd.engine.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -45,39 +40,23 @@ def run(pipe: Connection, config: EngineConfig) -> None:
 def _run(pipe: Connection, config: EngineConfig) -> None:
     from rbee_sd import log as logs
     from rbee_sd.engine.loop import Engine, FrontGoneError, send, serve
+    from rbee_sd.engine.models import Models
     from rbee_sd.engine.pipeline import ModelError
+    from rbee_sd.engine.supply import ModelSupply
     from rbee_sd.messages import Fatal, Narration
 
     logs.configure(config.log_level, config.log_format, background=True)
     emit = partial(send, pipe)
+    models = Models(ModelSupply(config, pipe), emit, config.name, config.max_models)
     try:
-        emit(Narration(f"loading model {config.name}"))
         try:
-            pipeline = _load(config, pipe)
-            emit(Narration("measuring how many pictures it makes at once"))
-            curve = pipeline.warm_up()
+            models.load(config.name, config.model, (), (), lambda text: emit(Narration(text)))
         except ModelError as error:
             emit(Fatal("model_failed", str(error)))
         else:
-            # What is loaded stays; without this the collector looks through all of it again and again.
-            gc.collect()
-            gc.freeze()
-            emit(pipeline.describe())
-            if curve is not None:
-                emit(curve)
-            serve(pipe, Engine(pipeline, emit))
+            serve(pipe, Engine(models, emit))
     except FrontGoneError:
         log.info("the front has gone; so does the engine")
-
-
-def _load(config: EngineConfig, pipe: Connection) -> Pipeline:
-    if config.fake_pipeline:
-        from rbee_sd.engine.fake import FakePipeline
-
-        return FakePipeline(config, pipe)
-    from rbee_sd.engine.loading import load
-
-    return load(config)
 
 
 def _die_with_front() -> None:

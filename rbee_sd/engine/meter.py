@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rbee_sd.engine.pipeline import Pipeline
+from rbee_sd.engine.models import Models
 from rbee_sd.messages import Message, Pulse
 
 INTERVAL = 0.25
@@ -19,8 +19,8 @@ INTERVAL = 0.25
 class Meter:
     """Counts, and tells. Time is counted while there are jobs."""
 
-    def __init__(self, pipeline: Pipeline, emit: Callable[[Message], None]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, models: Models, emit: Callable[[Message], None]) -> None:
+        self._models = models
         self._emit = emit
         self._told = Pulse(0)
         self._told_at = 0.0
@@ -45,14 +45,14 @@ class Meter:
     def tell(self, *, at_once: bool = False) -> None:
         """Send a message if it has news, and if it is time or must be `at_once`."""
         now = time.monotonic()
-        if self._pipeline.forwards != self._told.forwards and (at_once or now - self._told_at >= INTERVAL):
+        if self._models.forwards != self._told.forwards and (at_once or now - self._told_at >= INTERVAL):
             elapsed = self._elapsed + (now - self._since if self._since is not None else 0.0)
             self._told = Pulse(
-                self._pipeline.forwards,
-                self._pipeline.rows,
+                self._models.forwards,
+                self._models.rows,
                 round(self._worked, 4),
                 round(elapsed, 4),
-                self._pipeline.memory,
+                self._models.memory,
             )
             self._told_at = now
             self._emit(self._told)

@@ -88,8 +88,15 @@ class Pipeline(Protocol):
     def memory(self) -> int:
         """Bytes of the device that are held; 0 on a CPU, whose memory is the process's."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+
     def warm_up(self) -> Curve | None:
-        """Find out how many rows pay in the size that the model wants; once, before `describe`. Raises `ModelError`."""
+        """Find out how many rows pay in the size that the model wants; once, before `describe`.
+
+        Raises `ModelError`, and `MemoryError` when there is no room for it.
+        """
 
     def describe(self) -> Ready:
         """What the model is and what it wants by default."""

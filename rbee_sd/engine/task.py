@@ -43,7 +43,7 @@ class Task:
         self.ready = False
         """Whether its inputs are decoded, so that it can begin."""
         self.done = False
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._emit = emit
         self._encoder = encoder
         self._inputs: object = None
@@ -65,7 +65,7 @@ class Task:
     def begin(self) -> None:
         """Settle what is open and run each image until it waits for something."""
         try:
-            plan = self._pipeline.settle(self.work, self._inputs)
+            plan = self.pipeline.settle(self.work, self._inputs)
         except Exception as error:
             self.fail(error)
             return
@@ -77,7 +77,7 @@ class Task:
         self.strands = [
             Strand(
                 index,
-                partial(self._pipeline.paint, plan, index, _Report(self, plan, index)),
+                partial(self.pipeline.paint, plan, index, _Report(self, plan, index)),
                 priority=work.priority,
                 owner=work.owner,
                 place=self.place,
@@ -137,7 +137,7 @@ class Task:
     def _decode(self) -> object:
         # In the encoding thread. A job that was cancelled while it waited there has nothing left to decode.
         work = self.work
-        return self._pipeline.read(work) if work.inputs else None
+        return self.pipeline.read(work) if work.inputs else None
 
     def _read(self, inputs: object) -> None:
         self.work = replace(self.work, inputs=())
@@ -179,7 +179,7 @@ class Task:
         self.strands = []
         self._inputs = None
         self.work = replace(self.work, inputs=())
-        self._pipeline.forget(self.work.job_id)
+        self.pipeline.forget(self.work.job_id)
 
     def _end(self, message: Message) -> None:
         if not self.done:

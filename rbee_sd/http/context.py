@@ -30,7 +30,10 @@ class Numbers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One for the whole application. `status` and `batching` return JSON objects about the worker and its engine."""
+    """One for the whole application.
+
+    `status` and `batching` return JSON objects about the worker and its engine, `models` one for each model.
+    """
 
     settings: Settings
     door: Door
@@ -44,4 +47,5 @@ class Context:
     metrics: Numbers
     callers: Callers
     status: Callable[[], dict[str, Any]]
+    models: Callable[[], list[dict[str, Any]]]
     batching: Callable[[], dict[str, Any]]

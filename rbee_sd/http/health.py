@@ -83,6 +83,7 @@ class CapabilitiesHandler(BaseHandler):
             {
                 "operations": list(offered(accepted)),
                 "models": list(accepted.models),
+                "model_details": self.context.models(),
                 "schedulers": list(accepted.schedulers),
                 "loras": list(accepted.loras),
                 "defaults": defaults,

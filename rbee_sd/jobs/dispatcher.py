@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -35,8 +35,8 @@ class Seats(Protocol):
     def in_flight(self) -> int:
         """How many jobs the engine has."""
 
-    def takes(self, priority: int, owner: str) -> bool:
-        """Whether the engine takes a job of this priority and owner now."""
+    def takes(self, priority: int, owner: str, model: str) -> bool:
+        """Whether the engine takes a job of this priority, owner and model (empty: its own) now."""
 
     def submit(self, work: Generate) -> None:
         """Begin a job."""
@@ -48,13 +48,22 @@ class Seats(Protocol):
         """Somebody watches a job, or nobody any more; no effect on one that is not in the engine."""
 
 
+def _own(_: str) -> str:
+    """Where the model of an engine that has only one lies: it knows."""
+    return ""
+
+
 class Dispatcher:
-    """Between the registry and one worker. Set `worker` before the first message arrives."""
+    """Between the registry and one worker. Set `worker` before the first message arrives.
+
+    `source_of` tells where a model of this name lies; None: it is not there any more.
+    """
 
     worker: Seats
 
-    def __init__(self, registry: JobRegistry, watcher: Watcher) -> None:
+    def __init__(self, registry: JobRegistry, watcher: Watcher, source_of: Callable[[str], str | None] = _own) -> None:
         self._registry = registry
+        self._source_of = source_of
         self._watcher = watcher
         self._timeouts = Timeouts(self._timed_out)
         self._saving: set[asyncio.Task[None]] = set()
@@ -85,6 +94,8 @@ class Dispatcher:
         self._timeouts.clear()
 
     def _accepted(self, job: Job) -> None:
+        if job.order.work is None:
+            return
         if self._said:
             job.emit("narration", text=self._said)
         # Not now: the client's answer says `queued`, and its position, before the job goes anywhere.
@@ -99,7 +110,7 @@ class Dispatcher:
         self._beginning = None
         # Meanwhile it may have been cancelled, or the engine may have died.
         if job.state is State.RUNNING:
-            if on_disk and not self._closed and self.worker.takes(job.order.priority, job.order.owner):
+            if on_disk and not self._closed and self._takes(job):
                 self._hand_over(job)
             else:
                 self._registry.put_back(job, tried=False)
@@ -113,11 +124,17 @@ class Dispatcher:
         order = job.order
         if order.work is None:
             raise RuntimeError("a job without work was queued")
+        model = order.work.model
+        source = self._source_of(model)
+        if source is None:
+            self._registry.fail(job, "model_failed", f"the model {model} was removed while the job waited")
+            return
         self._timeouts.begin(job.id, order.timeout)
         log.info("%s running, attempt %d", job.id, job.attempt)
         if job.attempt > 1:
             self._suspect = job.id
-        self.worker.submit(replace(order.work, job_id=job.id, owner=order.owner, priority=order.priority))
+        work = replace(order.work, job_id=job.id, source=source, owner=order.owner, priority=order.priority)
+        self.worker.submit(work)
         if self._watcher.watched(job.id):
             self._watched(job, True)
 
@@ -132,9 +149,13 @@ class Dispatcher:
         for job in self._registry.queue.foremost():
             if job.attempt and self.worker.in_flight:
                 return None
-            if self.worker.takes(job.order.priority, job.order.owner):
+            if self._takes(job):
                 return job
         return None
+
+    def _takes(self, job: Job) -> bool:
+        order = job.order
+        return order.work is not None and self.worker.takes(order.priority, order.owner, order.work.model)
 
     # What the worker calls.
 
@@ -158,7 +179,8 @@ class Dispatcher:
         """Tell every live job, and those that come while the engine is not ready."""
         self._said = text
         for job in () if self._closed else self._registry.live():
-            job.emit("narration", text=text)
+            if job.order.work is not None:
+                job.emit("narration", text=text)
 
     def ready(self) -> None:
         """The engine takes jobs."""

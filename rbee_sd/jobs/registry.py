@@ -97,7 +97,7 @@ class JobRegistry:
         await self._archive.sweep([job_id for job_id in left if job_id not in alive])
 
     def on_accept(self, observer: Callable[[Job], None]) -> None:
-        """Have `observer` called with each job for the engine once it is on disk and waits."""
+        """Have `observer` called with each job once it is on disk and waits."""
         self._acceptors.append(observer)
 
     def on_finish(self, observer: Callable[[Job], None]) -> None:
@@ -199,6 +199,11 @@ class JobRegistry:
         self._moved("queued", "running")
         self._store.attempt(job.id, job.attempt, str(job.state), lambda _, error: then(error is None))
 
+    def begin(self, job: Job) -> None:
+        """A job that is not for the engine is begun. As often as need be: no attempt is noted."""
+        job.dispatch()
+        self._moved("queued", "running")
+
     def put_back(self, job: Job, *, tried: bool = True) -> None:
         """Let a running job wait again, in its old place. Not `tried`: it was not handed over, or not to its harm."""
         job.put_back()
@@ -216,7 +221,7 @@ class JobRegistry:
         """
         if job.log.closed:
             return
-        if job.state is State.RUNNING:
+        if job.state is State.RUNNING and job.order.work is not None:
             self.put_back(job, tried=False)
         job.emit("narration", text="the worker shuts down; the job goes on when it is started again")
         job.log.close()
@@ -306,8 +311,10 @@ class JobRegistry:
     def _restored(self, job: Job, attempts: int) -> None:
         self._jobs[job.id] = job
         self.input_bytes += job.order.input_bytes
-        if job.order.work is None or job.attempt >= attempts:
-            job.state = State.RUNNING if job.order.work is not None else job.state
+        # One that could not be read has neither.
+        lost = job.order.work is None and not job.order.request
+        if lost or job.attempt >= attempts:
+            job.state = State.RUNNING if not lost else job.state
             text = "the worker ended before it was done with this job; send it again"
             if job.attempt >= attempts:
                 text = f"{job.attempt} attempts at this job ended with the end of the engine or the worker"
@@ -315,7 +322,7 @@ class JobRegistry:
             return
         self._moved(job.state, State.QUEUED)
         job.state = State.QUEUED
-        position = self.queue.push(job)
+        position = self.queue.push(job) if job.order.work is not None else 0
         job.emit("queued", position=position, seed=job.order.seed)
         job.emit("narration", text="the worker was started again; the job begins from the start")
         log.info("%s queued again after a restart, position %d", job.id, position)
@@ -337,9 +344,8 @@ class JobRegistry:
         log.info("%s queued: %s, position %d", job.id, job.order.operation, position)
         # Whoever waits answers before the job goes anywhere: it is `queued` in that answer.
         self._wake(job)
-        if job.order.work is not None:
-            for observer in self._acceptors:
-                observer(job)
+        for observer in self._acceptors:
+            observer(job)
 
     def _finish(self, job: Job, state: State, name: str, **data: Any) -> None:
         before, input_bytes = job.state, job.order.input_bytes

@@ -6,6 +6,8 @@ Front process. Each operation adds its own fields in a file of its own.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -42,7 +44,7 @@ class Lora(Request):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
-        return _one_of(value, limits_of(info.context).loras, "LoRA")
+        return one_of(value, limits_of(info.context).loras, "LoRA")
 
     @classmethod
     def narrow(cls, fields: dict[str, Any], limits: Limits) -> None:
@@ -54,6 +56,8 @@ class ImageRequest(OperationRequest):
     """The fields of every image operation. None means: what the loaded model wants."""
 
     operation: str
+    # Before the fields whose values depend on it.
+    model: str | None = Field(None, description="One of the names in /v1/capabilities.")
     prompt: Prompt = Field(min_length=1, description="What the image shows.")
     negative_prompt: Prompt = Field("", description="What it must not show.")
     steps: int | None = Field(None, ge=1, description="Denoise steps.")
@@ -64,7 +68,6 @@ class ImageRequest(OperationRequest):
     scheduler: str | None = Field(None, description="One of the names in /v1/capabilities.")
     count: int = Field(1, ge=1, description="Images to make, with consecutive seeds.")
     loras: list[Lora] = Field([], max_length=MAX_LORAS, description="LoRAs to apply, named in /v1/capabilities.")
-    model: str | None = Field(None, description="One of the names in /v1/capabilities.")
     format: Literal["png", "jpeg", "webp"] = Field("png", description="Of the files.")
     quality: int | None = Field(None, ge=1, le=100, description="Of JPEG and WebP files.")
     on_disconnect: Literal["cancel", "finish"] = Field("cancel", description="When the last listener has gone.")
@@ -91,7 +94,7 @@ class ImageRequest(OperationRequest):
     @field_validator("width", "height")
     @classmethod
     def _of_the_models_kind(cls, value: int | None, info: ValidationInfo) -> int | None:
-        multiple = limits_of(info.context).multiple
+        multiple = limits_of(info.context).of(info.data.get("model")).multiple
         if value is not None and value % multiple:
             raise ValueError(f"this model makes pictures whose sides are multiples of {multiple}")
         return value
@@ -99,12 +102,12 @@ class ImageRequest(OperationRequest):
     @field_validator("model")
     @classmethod
     def _known_model(cls, value: str, info: ValidationInfo) -> str:
-        return _one_of(value, limits_of(info.context).models, "model")
+        return one_of(value, limits_of(info.context).models, "model")
 
     @field_validator("scheduler")
     @classmethod
     def _known_scheduler(cls, value: str, info: ValidationInfo) -> str:
-        return _one_of(value, limits_of(info.context).schedulers, "scheduler")
+        return one_of(value, limits_of(info.context).of(info.data.get("model")).schedulers, "scheduler")
 
     @field_validator("loras")
     @classmethod
@@ -129,7 +132,7 @@ class ImageRequest(OperationRequest):
 
     def work(self, limits: Limits) -> tuple[int, int, int]:
         """Width, height and steps of each image, as far as they are known before the engine settles them."""
-        width, height, steps = limits.default_work()
+        width, height, steps = limits.of(self.model).default_work()
         return self.width or width, self.height or height, self.steps or steps
 
     @classmethod
@@ -163,6 +166,7 @@ def order_image(request: ImageRequest, limits: Limits) -> Order:
     work = Generate(
         job_id="",
         operation=request.operation,
+        model=request.model or "",
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         seed=seed,
@@ -202,9 +206,10 @@ def limits_of(context: Any) -> Limits:
     return context
 
 
-def _one_of(value: str, names: tuple[str, ...], what: str) -> str:
+def one_of(value: str, names: Collection[str], what: str) -> str:
+    """The value, if it is one of `names`. Raises `ValueError` that lists some of them."""
     # Whatever the name looks like, it is only compared: nothing is looked up by it.
     if value not in names:
-        listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+        listed = ", ".join(islice(names, NAMED)) + (", …" if len(names) > NAMED else "")
         raise ValueError(f"no such {what}; there is {listed or 'none'}")
     return value

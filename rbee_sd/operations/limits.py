@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
 
 from rbee_sd.messages import MULTIPLE, OPERATIONS, SCHEDULERS, Ready
 from rbee_sd.settings import Settings
@@ -25,14 +26,27 @@ FALLBACK_SIDE = 512
 FALLBACK_STEPS = 20
 
 
+def _unknown(_: str) -> None:
+    """What is known of a model before it was ever loaded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Passed to every validation. `loaded` tells what the model wants and can do, once it is loaded."""
+    """Passed to every validation. `models` changes as models come and go.
+
+    `loaded` tells what the model of jobs that name none wants and can do, once that is known, and `known` the same of
+    any model.
+    """
 
     settings: Settings
-    models: tuple[str, ...]
+    models: Collection[str]
     loaded: Callable[[], Ready | None]
     loras: tuple[str, ...] = ()
+    known: Callable[[str], Ready | None] = _unknown
+
+    def of(self, model: object) -> Limits:
+        """The limits of a request with this in its field `model`, which may be anything; None: it names none."""
+        return replace(self, loaded=partial(self.known, model)) if isinstance(model, str) else self
 
     @property
     def operations(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ Front process, IOLoop thread; nothing here blocks. A new operation is one file a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,16 @@ from rbee_sd.operations.image import ImageRequest, order_image
 from rbee_sd.operations.inpaint import ImageInpaint
 from rbee_sd.operations.json_object import digest_of, parse_object
 from rbee_sd.operations.limits import Limits
+from rbee_sd.operations.models import (
+    ModelDelete,
+    ModelDownload,
+    ModelGet,
+    ModelListing,
+    ModelLoad,
+    ModelUnload,
+    order_list,
+    order_model,
+)
 from rbee_sd.operations.status import Status, order_status
 from rbee_sd.operations.transform import ImageTransform
 
@@ -36,6 +45,12 @@ OPERATIONS = {
     "image_transform": Operation(ImageTransform, order_image),
     "image_inpaint": Operation(ImageInpaint, order_image),
     "status": Operation(Status, order_status),
+    "model_list": Operation(ModelListing, order_list),
+    "model_get": Operation(ModelGet, order_model),
+    "model_load": Operation(ModelLoad, order_model),
+    "model_unload": Operation(ModelUnload, order_model),
+    "model_delete": Operation(ModelDelete, order_model),
+    "model_download": Operation(ModelDownload, order_model),
 }
 DEFAULT = "image_generation"
 """What a request without `operation` but with `prompt` means."""
@@ -58,12 +73,11 @@ def models_of(limits: Limits | None) -> dict[str, type[Request]]:
 
 
 class Desk:
-    """Takes requests in. `status` returns what the operation of that name answers."""
+    """Takes requests in."""
 
-    def __init__(self, registry: JobRegistry, limits: Limits, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, registry: JobRegistry, limits: Limits) -> None:
         self._registry = registry
         self._limits = limits
-        self._status = status
 
     async def submit(self, body: bytes, key: str | None = None, owner: str = "") -> Job:
         """Accept the operation in the bytes of a JSON `body`; see `accept`."""
@@ -80,17 +94,12 @@ class Desk:
         if key is not None and (before := await self._registry.repeated(key, digest)) is not None:
             await self._registry.stored(before)
             return before
-        operation = _look_up(fields, offered(self._limits))
+        operation = _look_up(fields, offered(self._limits.of(fields.get("model"))))
         request = validate(operation.request, fields, self._limits)
         order = replace(operation.order(request, self._limits), owner=owner, call=call)
         job = self._registry.accept(order, key, digest)
         await self._registry.stored(job)
-        if job.order.work is None:
-            asyncio.get_running_loop().call_soon(self._complete, job)
         return job
-
-    def _complete(self, job: Job) -> None:
-        self._registry.complete(job, result=self._status())
 
 
 def _look_up(fields: dict[str, Any], operations: dict[str, Operation]) -> Operation:

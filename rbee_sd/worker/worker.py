@@ -1,8 +1,8 @@
 """The worker: keeps one engine alive, knows what it is doing, and tells the dispatcher.
 
 Owned by the front's IOLoop thread, which must be the main thread (see `process`); nothing here blocks. Its
-interface (`takes`, `submit`, `cancel`, `watch`, `health`, `stop`, and the calls it makes on its `Listener`) says
-nothing of processes on this machine.
+interface (`takes`, `submit`, `cancel`, `watch`, `order`, `health`, `stop`, and the calls it makes on its `Listener`)
+says nothing of processes on this machine.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ from rbee_sd.messages import (
     Fatal,
     Finished,
     Generate,
+    Loading,
+    LoadModel,
     Message,
     Pulse,
     Ready,
+    Unloaded,
+    UnloadModel,
     Watch,
 )
 from rbee_sd.worker.backoff import WINDOW, Backoff
@@ -38,7 +42,7 @@ from rbee_sd.worker.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 MAX_CURVES = 64
-"""Image sizes whose curves are kept; the one measured longest ago goes first."""
+"""Image sizes, of one model each, whose curves are kept; the one measured longest ago goes first."""
 
 
 CAUSES = ("crashed", "stalled", "stuck", "not started", "model failed")
@@ -82,6 +86,7 @@ class Place:
 
     priority: int
     owner: str = ""
+    model: str = ""
     timer: asyncio.TimerHandle | None = None
 
 
@@ -105,10 +110,18 @@ class Worker:
         self._restart: asyncio.TimerHandle | None = None
         self._replaced = False
         self._in_flight: dict[str, Place] = {}
-        self._curves: dict[tuple[int, int], Curve] = {}
+        self._orders: dict[str, asyncio.Future[Finished | Failed | Cancelled]] = {}
+        self._is_ready = asyncio.Event()
+        self._curves: dict[tuple[str, int, int], Curve] = {}
         self.health = Health.LOADING
         self.detail = ""
         self.model: Ready | None = None
+        """The model that the engine is started with, once it was loaded."""
+        self.known: dict[str, Ready] = {}
+        """What is known of models that were loaded, by name; some may be no more."""
+        self.loaded: set[str] = set()
+        self.loading = ""
+        """A model that is being loaded besides others: the engine does nothing else meanwhile."""
         self.pulse = Pulse(0)
         self.deaths = Counter(dict.fromkeys(CAUSES, 0))
         self._before = Pulse(0)
@@ -119,17 +132,23 @@ class Worker:
         """Process id of the engine, while there is one."""
         return self._process.pid if self._process else None
 
-    def takes(self, priority: int, owner: str) -> bool:
-        """Whether the engine takes a job of this priority and owner now.
+    def takes(self, priority: int, owner: str, model: str = "") -> bool:
+        """Whether the engine takes a job of this priority, owner and model (empty: the one it was started with) now.
 
-        It works on `capacity` jobs at once. Those of higher priority come in above that, up to as many again, and so
-        does the first of an owner who has none there: the engine parks others for them.
+        It works on `capacity` jobs of a model at once. Those of higher priority come in above that, up to as many
+        again, and so does the first of an owner who has none there: the engine parks others for them. Jobs of models
+        that are not loaded come in for one such model at a time: they are better off in the queue.
         """
-        if self.health is not Health.READY or self.model is None:
+        if self.health is not Health.READY or self.model is None or self.loading:
             return False
-        ahead = [place.owner for place in self._in_flight.values() if place.priority >= priority]
-        room = len(ahead) < self.model.capacity or owner not in ahead
-        return room and len(self._in_flight) < 2 * self.model.capacity
+        name = model or self.model.model
+        places = [place for place in self._in_flight.values() if place.model == name]
+        if name not in self.loaded and self._swapping(name, priority):
+            return False
+        capacity = self.known[name].capacity if name in self.known else 1
+        ahead = [place.owner for place in places if place.priority >= priority]
+        room = len(ahead) < capacity or owner not in ahead
+        return room and len(places) < 2 * capacity
 
     @property
     def in_flight(self) -> int:
@@ -170,9 +189,9 @@ class Worker:
 
     def submit(self, work: Generate) -> None:
         """Begin a job; only while `takes` says so."""
-        if self._process is None or not self.takes(work.priority, work.owner):
+        if self._process is None or self.model is None or not self.takes(work.priority, work.owner, work.model):
             raise RuntimeError("the engine has no room")
-        self._in_flight[work.job_id] = Place(work.priority, work.owner)
+        self._in_flight[work.job_id] = Place(work.priority, work.owner, work.model or self.model.model)
         self._watchdog.watch()
         self._process.send(work)
 
@@ -181,12 +200,37 @@ class Worker:
         place = self._in_flight.get(job_id)
         if place is not None and place.timer is None and self._process is not None:
             self._process.send(Cancel(job_id))
-            place.timer = asyncio.get_running_loop().call_later(self._cancel_timeout, self._stuck, job_id)
+            self._arm(job_id, place)
 
     def watch(self, job_id: str, watched: bool) -> None:
         """Somebody watches a job, or nobody any more. No effect on one that is not in the engine."""
         if job_id in self._in_flight and self._process is not None:
             self._process.send(Watch(job_id, watched))
+
+    async def order(self, command: LoadModel | UnloadModel) -> Failed | None:
+        """Have the engine load a model or let go of one; returns when it has, or what it failed with.
+
+        To load one, it waits for an engine that is not ready. Who is cancelled meanwhile takes the order back.
+        """
+        if self.health is not Health.READY and isinstance(command, UnloadModel):
+            return None
+        if self.health is Health.FAILED:
+            return Failed(command.job_id, "model_failed", self.detail)
+        await self._is_ready.wait()
+        done = self._orders[command.job_id] = asyncio.get_running_loop().create_future()
+        self._send(command)
+        try:
+            answer = await done
+        except asyncio.CancelledError:
+            self._send(Cancel(command.job_id))
+            raise
+        finally:
+            self._orders.pop(command.job_id, None)
+        return answer if isinstance(answer, Failed) else None
+
+    def forget(self, model: str) -> None:
+        """A model is no more, or another has its name."""
+        self.known.pop(model, None)
 
     async def stop(self) -> None:
         """End the engine and start no other. Idempotent."""
@@ -209,18 +253,18 @@ class Worker:
             return
         self._watchdog.heard()
         match message:
+            case Loading(model):
+                self._begins_to_load(model)
             case Ready():
-                self.model = message
-                self.health = Health.READY
-                log.info(
-                    "engine ready: %s (%s) on %s, %s", message.model, message.family, message.device, message.dtype
-                )
-                self._listener.ready()
+                self._has_loaded(message)
+            case Unloaded(model):
+                self.loaded.discard(model)
+                self._works_again(model)
             case Pulse():
                 self.pulse = message
             case Curve(width, height):
-                self._curves.pop((width, height), None)
-                self._curves[width, height] = message
+                self._curves.pop((message.model, width, height), None)
+                self._curves[message.model, width, height] = message
                 if len(self._curves) > MAX_CURVES:
                     del self._curves[next(iter(self._curves))]
             case Fatal(code, text):
@@ -229,11 +273,14 @@ class Worker:
                 log.error("engine cannot work: %s", text)
                 self._listener.refuse(code, text)
             case Finished() | Failed() | Cancelled():
-                self._let_go(message)
+                self._ended(message)
             case _:
                 self._listener.said(message)  # type: ignore[arg-type]
 
-    def _let_go(self, message: Finished | Failed | Cancelled) -> None:
+    def _ended(self, message: Finished | Failed | Cancelled) -> None:
+        if message.job_id in self._orders:
+            self._answer(message)
+            return
         if isinstance(message, Finished):
             self._backoff.worked()
         place = self._in_flight.pop(message.job_id, None)
@@ -243,7 +290,60 @@ class Worker:
             self._watchdog.rest()
         self._listener.said(message)
 
+    def _begins_to_load(self, model: str) -> None:
+        if self.health is Health.READY:
+            self.loading = model
+            # However long it takes: it took as long, unwatched, when the engine was started with it.
+            self._watchdog.rest()
+
+    def _has_loaded(self, ready: Ready) -> None:
+        """A model is there: the first of an engine is the one that it was started with."""
+        self.known[ready.model] = ready
+        self.loaded.add(ready.model)
+        log.info("model ready: %s (%s) on %s, %s", ready.model, ready.family, ready.device, ready.dtype)
+        if self.health is not Health.READY:
+            self.model = ready
+            self.health = Health.READY
+            self._is_ready.set()
+        self._works_again(ready.model)
+
+    def _works_again(self, model: str) -> None:
+        """The engine works again, or has more room."""
+        if model == self.loading:
+            self.loading = ""
+            for job_id, place in self._in_flight.items():
+                self._watchdog.watch()
+                if place.timer is not None:
+                    self._arm(job_id, place)
+        if self.health is Health.READY:
+            self._listener.ready()
+
+    def _answer(self, message: Finished | Failed | Cancelled) -> None:
+        done = self._orders[message.job_id]
+        if not done.done():
+            done.set_result(message)
+
+    def _swapping(self, name: str, priority: int) -> bool:
+        """Whether jobs that are no less urgent wait for another model than this to be loaded."""
+        return any(
+            place.model not in self.loaded and place.model != name and place.priority >= priority
+            for place in self._in_flight.values()
+        )
+
+    def _send(self, message: Message) -> None:
+        if self._process is not None:
+            self._process.send(message)
+
+    def _arm(self, job_id: str, place: Place) -> None:
+        """Replace the engine unless it lets a job go in time."""
+        if place.timer is not None:
+            place.timer.cancel()
+        place.timer = asyncio.get_running_loop().call_later(self._cancel_timeout, self._stuck, job_id)
+
     def _stuck(self, job_id: str) -> None:
+        if self.loading:
+            # It hears nothing before that is done: the time begins anew then.
+            return
         log.error("the engine did not let go of %s within %g s; it is replaced", job_id, self._cancel_timeout)
         if self._process is not None:
             self._replaced = True
@@ -263,6 +363,11 @@ class Worker:
         self._watchdog.rest()
         self._before, self.pulse = self.done, Pulse(0)
         self._curves.clear()
+        self._is_ready.clear()
+        self.loaded.clear()
+        self.loading = ""
+        for job_id in self._orders:
+            self._answer(Failed(job_id, "engine_crashed", "the engine died meanwhile; another is started"))
         lost = list(self._in_flight)
         for place in self._in_flight.values():
             if place.timer is not None:

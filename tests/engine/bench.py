@@ -17,7 +17,8 @@ from PIL import Image
 from rbee_sd.engine.config import EngineConfig, model_name
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loop import Engine
-from rbee_sd.messages import Finished, Generate, Message
+from rbee_sd.engine.models import Models, only
+from rbee_sd.messages import Finished, Generate, LoadModel, Message
 
 PROMPT = "a red circle on a blue background"
 SIDE = 64
@@ -44,18 +45,20 @@ def work(job_id: str = "job", **changes: Any) -> Generate:
 
 
 class Bench:
-    """An `Engine` over a model, with everything it has said."""
+    """An `Engine` over a model, or over several, with everything it has said."""
 
-    def __init__(self, model: Diffusion) -> None:
-        self.model = model
+    def __init__(self, model: Diffusion | None, models: Callable[[Callable[[Message], None]], Models] | None = None):
         self.said: list[Message] = []
-        self.engine = Engine(model, self.said.append)
+        if model is not None:
+            self.model = model
+        self.models = models(self.said.append) if models else only(self.model, self.said.append)
+        self.engine = Engine(self.models, self.said.append)
 
-    def run(self, *works: Generate) -> None:
+    def run(self, *works: Generate | LoadModel) -> None:
         """Do these jobs, together, to the end."""
         for each in works:
             self.engine.submit(each)
-        while self.engine._tasks:
+        while self.engine._tasks or self.engine._admission:
             if self.engine.busy:
                 self.engine.step()
             else:

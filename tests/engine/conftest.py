@@ -12,8 +12,9 @@ import huggingface_hub.constants
 import pytest
 
 from rbee_sd.engine import loop
+from rbee_sd.engine.config import DEMO
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.loading import DEMO, load
+from rbee_sd.engine.loading import load
 from tests.engine import tiny
 from tests.engine.bench import Bench, config
 

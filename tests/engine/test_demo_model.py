@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
-from rbee_sd.engine.loading import DEMO
+from rbee_sd.engine.config import DEMO
 from rbee_sd.engine.training import parts
 from rbee_sd.engine.training.captions import WORDS
 from rbee_sd.engine.training.drawing import draw as drawn

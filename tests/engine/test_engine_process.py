@@ -13,6 +13,7 @@ import pytest
 
 from rbee_sd.server import Server
 from tests.conftest import Client, MakeServer, eventually
+from tests.engine import tiny
 from tests.engine.bench import pixels
 
 Connect = Callable[[Server], Client]
@@ -33,6 +34,13 @@ def broken(make_server: MakeServer, connect: Connect, folder: Path) -> Client:
     """A client of a worker whose model is not one."""
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
     return connect(make_server(model=str(folder), **REAL))
+
+
+@pytest.fixture
+def two(make_server: MakeServer, connect: Connect, tmp_path: Path) -> Client:
+    """A client of a worker with two models, of which one may be loaded."""
+    tiny.write("sdxl", tmp_path / "models" / "other")
+    return connect(make_server(model="demo", models_dir=str(tmp_path / "models"), max_models=1, **REAL))
 
 
 def fields(event: httpx2.ServerSentEvent) -> dict[str, Any]:
@@ -108,3 +116,20 @@ async def test_a_model_that_cannot_be_loaded_fails_its_jobs_and_the_front_lives_
     assert "/" not in error["message"]
     assert (await client.ended(await client.submit()))["error"]["code"] == "model_failed"
     assert (await client.http.get("/health")).status_code == 200
+
+
+async def test_a_job_of_another_model_is_painted_by_that_and_the_default_comes_back(two: Client) -> None:
+    client = two
+    await ready(client)
+    before = await forwards(client)
+    for wanted, family in (({"model": "other"}, "stable-diffusion-xl"), ({}, "stable-diffusion")):
+        job_id = await client.submit(steps=2, width=64, height=64, **wanted)
+        told = [fields(event)["text"] for event in await client.events(job_id) if event.event == "narration"]
+        assert any(text.startswith("loading model") and "unloaded to make room" in text for text in told), told
+        image = (await client.http.get(f"/v1/jobs/{job_id}/image")).content
+        assert pixels(image).shape == (64, 64, 3)
+        details = (await client.http.get("/v1/capabilities")).json()["model_details"]
+        (there,) = [each for each in details if each["loaded"]]
+        assert (there["name"], there["family"]) == (wanted.get("model", "demo"), family)
+    # Those of models that have gone are counted too.
+    assert await forwards(client) >= before + 4

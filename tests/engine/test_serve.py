@@ -17,6 +17,7 @@ import torch
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.loop import Engine, FrontGoneError, send, serve
+from rbee_sd.engine.models import only
 from rbee_sd.messages import (
     Cancel,
     Cancelled,
@@ -104,7 +105,8 @@ class Front:
         try:
             # As in the engine process: the model is loaded by the thread that runs it.
             self.model = load(config("demo"))
-            serve(pipe, Engine(self.model, partial(send, pipe)))
+            emit = partial(send, pipe)
+            serve(pipe, Engine(only(self.model, emit), emit))
         except (FrontGoneError, ProtocolError) as error:
             self.ended_with = error
         finally:

@@ -16,6 +16,7 @@ from rbee_sd.engine import denoiser
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.loop import Engine, FrontGoneError
+from rbee_sd.engine.models import only
 from rbee_sd.engine.training.parts import GUIDANCE
 from rbee_sd.messages import (
     SCHEDULERS,
@@ -308,7 +309,7 @@ def test_a_result_that_fits_no_frame_fails_its_job_alone(bench: Bench) -> None:
         encode(message)
         bench.said.append(message)
 
-    bench.engine = Engine(bench.model, emit)
+    bench.engine = Engine(only(bench.model, emit), emit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(messages, "MAX_FRAME", 2000)
         bench.run(work("large"))
@@ -328,7 +329,7 @@ def test_a_front_that_has_gone_ends_the_engine_and_is_no_failure_of_the_job(
             raise FrontGoneError
         said.append(message)
 
-    engine = Engine(model, emit)
+    engine = Engine(only(model, emit), emit)
     engine.submit(work("unheard"))
     engine.step()
     with pytest.raises(FrontGoneError):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rbee_sd.messages import SCHEDULERS, Curve
+from rbee_sd.operations.table import OPERATIONS
 from rbee_sd.server import Server
 from tests.conftest import Client, Faults, MakeServer, eventually
 from tests.http.views import error_of, running, works
@@ -90,7 +91,7 @@ def client_with_loras(make_server: MakeServer, connect: Callable[[Server], Clien
 async def test_capabilities_name_what_input_images_and_loras_may_be(client_with_loras: Client) -> None:
     client = client_with_loras
     offer = (await client.http.get("/v1/capabilities")).json()
-    assert offer["operations"] == ["image_generation", "image_transform", "image_inpaint", "status"]
+    assert offer["operations"] == list(OPERATIONS)
     assert offer["loras"] == ["pixel art", "watercolour"]
     assert offer["strengths"] == {"image_transform": 0.8, "image_inpaint": 1.0}
     limits = offer["limits"]
@@ -110,10 +111,13 @@ async def test_capabilities_tell_what_sharing_a_forward_costs(server: Server, cl
 
     assert server.worker.model is not None
     known = (await batching())["shapes"]
-    server.worker._said(Curve(520, 520, (2, 4), (10.0, 14.5), 16))
+    server.worker._said(Curve(520, 520, (2, 4), (10.0, 14.5), 16, "fake"))
     assert await batching() == {
         "jobs": server.worker.model.capacity,
-        "shapes": [*known, {"width": 520, "height": 520, "rows": [2, 4], "ms": [10.0, 14.5], "cap": 16}],
+        "shapes": [
+            *known,
+            {"width": 520, "height": 520, "rows": [2, 4], "ms": [10.0, 14.5], "cap": 16, "model": "fake"},
+        ],
     }
 
 
@@ -131,6 +135,9 @@ async def test_capabilities_offer_what_is_accepted(client: Client) -> None:
     assert answer.status_code == 200
     offer = answer.json()
     assert offer["models"] == ["fake"]
+    (details,) = offer["model_details"]
+    assert (details["name"], details["default"], details["loaded"], details["kind"]) == ("fake", True, True, "hub")
+    assert details["defaults"] == offer["defaults"]
     assert set(offer["schedulers"]) == set(SCHEDULERS)
     assert {"image_generation", "status"} <= set(offer["operations"])
     assert offer["defaults"] == {"width": 64, "height": 64, "steps": 20, "guidance_scale": 7.5}

@@ -96,6 +96,8 @@ async def test_who_has_no_key_sees_a_page_that_names_nothing_of_this_worker(clie
     assert "<code>model</code> <span>fake</span>" in page
 
 
+# The examples name the model that every real worker has.
+@pytest.mark.settings(model="demo")
 async def test_the_commands_on_the_page_work(server: Server, client: Client, tmp_path: Path) -> None:
     await client.ready()
     reader = Reader((await client.http.get("/docs")).content)

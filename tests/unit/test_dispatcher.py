@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -765,3 +766,22 @@ async def test_a_preview_that_comes_while_the_images_are_stored_is_gone_with_the
     await eventually(lambda: job.state is State.COMPLETED)
     assert names(job) == ["queued", "started", "complete"]
     assert not any(event.name == "preview" for _, event in bench.registry.feed.after(0))
+
+
+async def test_where_a_model_lies_is_looked_up_when_its_jobs_turn_comes(
+    registry: JobRegistry, watcher: Watcher, seats: ScriptedSeats
+) -> None:
+    places: dict[str, str] = {"": "", "xl": "/models/xl"}
+    dispatcher = Dispatcher(registry, watcher, places.get)
+    dispatcher.worker = seats
+    seats.capacity = 0
+    wanted = order().work
+    assert wanted is not None
+    jobs = [registry.accept(order(work=replace(wanted, model=model))) for model in ("xl", "gone", "")]
+    places["xl"] = "/models/moved"
+    seats.capacity = 3
+    dispatcher.pump()
+    await eventually(lambda: len(seats.running) == 2)
+    assert [(work.model, work.source) for work in seats.submitted] == [("xl", "/models/moved"), ("", "")]
+    assert jobs[1].error is not None
+    assert jobs[1].error["code"] == "model_failed"

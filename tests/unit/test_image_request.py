@@ -428,3 +428,37 @@ def test_a_model_that_wants_sides_of_sixteen_pixels_gets_no_others() -> None:
     limits = Limits(Settings(), ("demo",), lambda: replace(READY, multiple=16))
     accept(limits, width=80, height=96)
     assert set(errors(limits, width=72, height=88)) == {"width", "height"}
+
+
+OTHERS = {
+    "xl": replace(READY, model="xl", schedulers=("euler", "lcm"), multiple=16, width=1024, height=1024, steps=50),
+    "demo": READY,
+}
+SEVERAL = Limits(Settings(max_megapixel_steps=20.0), ("demo", "xl", "new"), lambda: READY, (), OTHERS.get)
+
+
+def test_what_a_request_may_ask_for_is_what_its_model_takes() -> None:
+    for fields in ({"scheduler": "ddim"}, {"width": 72, "height": 72}):
+        accept(SEVERAL, **fields)
+        accept(SEVERAL, model="demo", **fields)
+        # Nothing is known of it yet; the engine will say.
+        accept(SEVERAL, model="new", **fields)
+        assert set(errors(SEVERAL, model="xl", **fields)) == set(fields)
+    accept(SEVERAL, model="xl", width=64, height=64, scheduler="lcm")
+
+
+def test_the_work_of_a_request_is_counted_with_what_its_model_wants() -> None:
+    accept(SEVERAL)
+    assert set(errors(SEVERAL, model="xl")) == {"request"}
+    accept(SEVERAL, model="xl", steps=10)
+
+
+def test_the_order_names_the_model_and_is_open_when_the_request_is() -> None:
+    made = [order_image(accept(SEVERAL, **fields), SEVERAL).work for fields in ({}, {"model": "new"})]
+    assert [work.model for work in made if work is not None] == ["", "new"]
+    assert [work.source for work in made if work is not None] == ["", ""]
+
+
+@pytest.mark.parametrize("model", PATHS)
+def test_a_model_that_is_none_is_the_only_thing_wrong_about_a_request(model: str) -> None:
+    assert set(errors(SEVERAL, model=model, scheduler="ddim")) == {"model"}

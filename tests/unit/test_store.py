@@ -22,6 +22,7 @@ from rbee_sd.jobs.images import ImageFiles
 from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.records import RUN
 from rbee_sd.jobs.registry import RECENT, JobRegistry
+from rbee_sd.jobs.runner import Runner
 from rbee_sd.jobs.store import Store, StoreError
 from rbee_sd.jobs.tables import Record
 from rbee_sd.messages import Generate
@@ -207,13 +208,30 @@ async def test_images_of_a_job_that_is_not_done_are_dropped_at_the_start(begin: 
     assert (await run.images.save(running.id, (b"the second time",)))[0].size == 15
 
 
-async def test_a_question_that_was_not_answered_in_time_says_so(begin: Begin) -> None:
+async def test_a_question_that_was_not_answered_in_time_is_asked_again(begin: Begin) -> None:
     run = await begin()
     quick = run.registry.accept(quick_order())
     await run.registry.stored(quick)
     run = await begin()
     restored = run.registry.find(quick.id)
-    await run.registry.closed(restored)
+    assert restored.state is State.QUEUED
+
+    async def status(_: Job) -> dict[str, Any]:
+        return {"ready": True}
+
+    Runner(run.registry, {"status": status}).resume()
+    await eventually(lambda: restored.state is State.COMPLETED)
+    assert restored.result == {"ready": True}
+
+
+async def test_an_operation_that_this_version_does_not_know_is_interrupted(begin: Begin) -> None:
+    run = await begin()
+    quick = run.registry.accept(quick_order())
+    await run.registry.stored(quick)
+    run = await begin()
+    restored = run.registry.find(quick.id)
+    Runner(run.registry, {}).resume()
+    await eventually(lambda: restored.state is State.FAILED)
     assert restored.error["code"] == "interrupted"
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from rbee_sd.errors import RequestError
 from rbee_sd.jobs.dispatcher import Dispatcher
-from rbee_sd.jobs.job import State
+from rbee_sd.jobs.job import Job, State
 from rbee_sd.jobs.registry import JobRegistry
+from rbee_sd.jobs.runner import Runner
 from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.messages import Ready
 from rbee_sd.operations.limits import Limits
@@ -23,10 +24,10 @@ from tests.pictures import picture, text
 from tests.unit.conftest import MakeRegistry, ScriptedSeats, bodies, names
 from tests.unit.test_body import MALFORMED
 
+OTHERS = "status, model_list, model_get, model_load, model_unload, model_delete, model_download"
 LIMITS = Limits(Settings(), ("demo",), lambda: None)
 CONTRACT = [
     "infer",
-    *[f"model_{verb}" for verb in ("download", "list", "get", "delete", "load", "unload")],
     *[f"worker_{verb}" for verb in ("spawn", "list", "get", "delete")],
     *[f"hive_{verb}" for verb in ("start", "stop", "list", "get", "create", "update", "delete")],
 ]
@@ -35,7 +36,12 @@ CONTRACT = [
 @pytest.fixture
 def desk(registry: JobRegistry, dispatcher: Dispatcher) -> Desk:
     """A desk whose worker's status is always the same."""
-    return Desk(registry, LIMITS, lambda: {"ready": True, "model": "demo"})
+
+    async def status(_: Job) -> dict[str, Any]:
+        return {"ready": True, "model": "demo"}
+
+    Runner(registry, {"status": status})
+    return Desk(registry, LIMITS)
 
 
 async def refused(desk: Desk, body: bytes | dict[str, Any], key: str | None = None) -> RequestError:
@@ -82,7 +88,7 @@ async def test_a_status_needs_no_place_in_the_queue(make_registry: MakeRegistry,
     dispatcher = Dispatcher(registry, Watcher(registry, 5.0))
     dispatcher.worker = seats
     seats.capacity = 0
-    desk = Desk(registry, LIMITS, dict)
+    desk = Desk(registry, LIMITS)
     await desk.submit(b'{"prompt": "a"}')
     assert (await refused(desk, {"prompt": "b"})).code == "queue_full"
     assert (await desk.submit(b'{"operation": "status"}')).state is State.QUEUED
@@ -205,7 +211,7 @@ async def test_a_repeat_is_answered_while_the_queue_is_full_and_while_draining(
     dispatcher = Dispatcher(registry, Watcher(registry, 5.0))
     dispatcher.worker = seats
     seats.capacity = 0
-    desk = Desk(registry, LIMITS, dict)
+    desk = Desk(registry, LIMITS)
     job = await desk.submit(b'{"prompt": "a"}', "key")
     assert (await refused(desk, {"prompt": "b"}, "other")).code == "queue_full"
     assert await desk.submit(b'{"prompt": "a"}', "key") is job
@@ -247,12 +253,12 @@ async def test_a_loaded_model_restricts_the_operations_and_those_it_does_are_nam
     registry: JobRegistry, dispatcher: Dispatcher
 ) -> None:
     ready = Ready("demo", "sd", "cpu", "float32", 1, 64, 64, 20, 7.5, operations=("image_inpaint",))
-    desk = Desk(registry, replace(LIMITS, loaded=lambda: ready), dict)
+    desk = Desk(registry, replace(LIMITS, loaded=lambda: ready))
     for fields in ({"prompt": "a"}, {"operation": "image_transform", "prompt": "a"}):
         error = await refused(desk, fields)
         assert (error.status, error.code) == (400, "unsupported_operation")
-        assert error.message.endswith("it does image_inpaint, status")
-    assert set(offered(replace(LIMITS, loaded=lambda: ready))) == {"image_inpaint", "status"}
+        assert error.message.endswith(f"it does image_inpaint, {OTHERS}")
+    assert set(offered(replace(LIMITS, loaded=lambda: ready))) == {"image_inpaint", *OTHERS.split(", ")}
     assert set(offered(LIMITS)) == set(OPERATIONS)
     assert (await refused(desk, {"operation": "image_inpaint"})).code == "invalid_request"
 

@@ -8,7 +8,23 @@ from typing import Any
 
 import pytest
 
-from rbee_sd.messages import Cancel, Cancelled, Curve, Event, Finished, Generate, Message, Pulse, Ready, Watch
+from rbee_sd.messages import (
+    Cancel,
+    Cancelled,
+    Curve,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Loading,
+    LoadModel,
+    Message,
+    Pulse,
+    Ready,
+    Unloaded,
+    UnloadModel,
+    Watch,
+)
 from rbee_sd.worker import worker as module
 from rbee_sd.worker.worker import MAX_CURVES, Health, Worker
 from tests.conftest import eventually
@@ -276,6 +292,93 @@ async def test_the_pulse_is_the_engines_latest_and_ends_with_it(bench: Bench) ->
     assert bench.notes.heard == []
     bench.engine.leave(1)
     assert bench.worker.pulse == Pulse(0)
+    await bench_stops(bench)
+
+
+def ready(model: str, capacity: int = 1) -> Ready:
+    """A model that was loaded."""
+    return Ready(model, "sd", "cpu", "float32", capacity, 64, 64, 20, 7.5)
+
+
+async def test_each_model_has_places_of_its_own_once_it_is_loaded(bench: Bench) -> None:
+    for number in range(3):
+        bench.submit(f"job {number}")
+    assert [bench.worker.takes(0, "", model) for model in ("", "demo", "xl")] == [False, False, True]
+    bench.worker.submit(Generate("xl", "a", "", 5, model="xl"))
+    # Until it is known how many pay, it takes one; and one such model at a time, unless the other is more urgent.
+    assert [bench.worker.takes(0, "", model) for model in ("xl", "flux")] == [False, False]
+    assert bench.worker.takes(1, "", "flux")
+    bench.engine.say(ready("xl", 2))
+    assert [bench.worker.takes(0, "", model) for model in ("xl", "flux")] == [True, True]
+    assert bench.worker.loaded == {"demo", "xl"}
+    assert bench.worker.model is not None
+    assert bench.worker.model.model == "demo"
+
+
+async def test_what_is_known_of_a_model_outlives_its_loading_but_not_its_removal(bench: Bench) -> None:
+    bench.engine.say(ready("xl", 4))
+    bench.engine.say(Unloaded("xl"))
+    assert (bench.worker.loaded, bench.worker.known["xl"].capacity) == ({"demo"}, 4)
+    bench.engine.leave(1)
+    assert (bench.worker.loaded, set(bench.worker.known)) == (set(), {"demo", "xl"})
+    bench.worker.forget("xl")
+    assert set(bench.worker.known) == {"demo"}
+    await bench_stops(bench)
+
+
+async def test_an_engine_that_loads_is_not_replaced_however_long_it_is_silent_and_holds_on(bench: Bench) -> None:
+    loading = Bench(cancel_timeout=0.05, step_timeout=0.08)
+    loading.start(3)
+    loading.submit("a")
+    loading.engine.say(Loading("xl"))
+    loading.worker.cancel("a")
+    assert loading.takes(0, 100) == [False, False]
+    over = asyncio.get_running_loop().time() + 0.3
+    await eventually(lambda: asyncio.get_running_loop().time() > over)
+    assert not loading.engine.killed
+    loading.engine.say(ready("xl"))
+    # Now it has the time that it always has.
+    assert not loading.engine.killed
+    await eventually(lambda: loading.engine.killed)
+    loading.engine.leave(-9)
+    await bench_stops(loading)
+
+
+async def test_a_model_that_could_not_be_loaded_ends_the_loading(bench: Bench) -> None:
+    bench.engine.say(Loading("xl"))
+    assert bench.takes(0) == [False]
+    bench.engine.say(Unloaded("xl"))
+    assert bench.takes(0) == [True]
+
+
+async def test_an_order_is_answered_by_the_engine_or_by_its_death(bench: Bench) -> None:
+    async def asked(job_id: str) -> asyncio.Task[Failed | None]:
+        task = asyncio.create_task(bench.worker.order(LoadModel(job_id, "xl", "/xl")))
+        await eventually(lambda: bench.engine.sent and bench.engine.sent[-1] == LoadModel(job_id, "xl", "/xl"))
+        return task
+
+    done = await asked("done")
+    bench.engine.say(Finished("done", ()))
+    assert await done is None
+    failed = await asked("failed")
+    bench.engine.say(Failed("failed", "model_failed", "broken"))
+    assert await failed == Failed("failed", "model_failed", "broken")
+    gone = await asked("gone")
+    gone.cancel()
+    await eventually(lambda: bench.engine.sent[-1] == Cancel("gone"))
+    lost = await asked("lost")
+    bench.engine.leave(-9)
+    answer = await lost
+    assert answer is not None
+    assert answer.code == "engine_crashed"
+    # Nothing is loaded now, so there is nothing to let go of; but to load waits for the next engine.
+    assert await bench.worker.order(UnloadModel("unload", "xl")) is None
+    waiting = asyncio.create_task(bench.worker.order(LoadModel("waiting", "xl", "/xl")))
+    bench.start(3)
+    await eventually(lambda: bench.engine.sent == [LoadModel("waiting", "xl", "/xl")])
+    bench.engine.say(Finished("waiting", ()))
+    assert await waiting is None
+    assert bench.notes.heard == []
     await bench_stops(bench)
 
 

@@ -11,8 +11,10 @@ import psutil
 
 from rbee_sd.cli.findings import OK, PROBLEM, WARNING, Finding
 from rbee_sd.cli.findings.safetensors import damage_of
-from rbee_sd.engine.config import HUB_ID
-from rbee_sd.settings import Settings
+from rbee_sd.engine.config import DEMO, HUB_ID
+from rbee_sd.errors import StartError
+from rbee_sd.models.catalogue import Catalogue
+from rbee_sd.settings import Settings, models_dir_of
 
 INDEX = "model_index.json"
 CARRIERS = (".bin", ".ckpt", ".pt", ".pth")
@@ -22,7 +24,12 @@ AGAIN = "download it again"
 
 def model(settings: Settings) -> Iterator[Finding]:
     """The model that the worker starts with, and what goes with it."""
-    path = Path(os.path.expanduser(settings.model))
+    try:
+        named = Catalogue(models_dir_of(settings), DEMO, settings.model, settings.model).default_source
+    except StartError as error:
+        yield Finding(PROBLEM, str(error), "make it readable, or name another")
+        return
+    path = Path(os.path.expanduser(named))
     if settings.model == "demo":
         yield Finding(OK, "model demo: embedded, draws simple shapes; name another with model")
     elif os.path.isdir(path):

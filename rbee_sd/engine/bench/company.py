@@ -19,6 +19,7 @@ from typing import Any
 from rbee_sd.engine.bench.ways import Ways
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loop import Engine, serve
+from rbee_sd.engine.models import only
 from rbee_sd.messages import Cancel, Cancelled, Failed, Finished, Message, Progress, Shutdown, encode
 
 JOBS = 8
@@ -51,7 +52,7 @@ def measure(model: Diffusion, ways: Ways, moments: int, done: Callable[[], None]
 
     ours, theirs = multiprocessing.Pipe()
     front = _Front(ours, heard, lambda: model.forwards, ways, moments, done)
-    engine = Engine(model, emit)
+    engine = Engine(only(model, emit), emit)
     thread = threading.Thread(target=front.run, name="front")
     thread.start()
     try:

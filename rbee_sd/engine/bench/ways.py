@@ -21,6 +21,7 @@ from rbee_sd.engine.bench.peak import forget, peak
 from rbee_sd.engine.bench.plan import Plan
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loop import Engine
+from rbee_sd.engine.models import only
 from rbee_sd.messages import Failed, Finished, Generate, Message, Pulse, encode
 
 
@@ -33,7 +34,7 @@ class Ways:
         self._ready = model.describe()
         self._side = plan.side or self._ready.width
         self._numbers = count(1)
-        self._live = Engine(model, self._emit)
+        self._live = Engine(only(model, self._emit), self._emit)
         self._poll = select.poll()
         self._poll.register(self._live.wakeup, select.POLLIN)
         self._pulse = Pulse(0)

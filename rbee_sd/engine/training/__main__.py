@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import torch
 
-from rbee_sd.engine.loading import DEMO
+from rbee_sd.engine.config import DEMO
 from rbee_sd.engine.training import autoencoder, denoiser, evaluation, reader
 from rbee_sd.engine.training.parts import build_tokenizer, build_unet, save
 from rbee_sd.engine.training.trainer import CheckpointError, Place

@@ -198,6 +198,7 @@ class Rows(Body):
     rows: list[int]
     ms: list[float] = Field(description="Milliseconds, for each number of rows.")
     cap: int = Field(description="Most rows that one forward is given.")
+    model: str
 
 
 class Batching(Body):
@@ -230,11 +231,27 @@ class Bounds(Body):
     job_timeout: float
 
 
+class ModelView(Body):
+    """A model that jobs may name. What only loading it tells is null until it was loaded once."""
+
+    name: str
+    default: bool = Field(description="Whether it is that of jobs which name none.")
+    loaded: bool
+    kind: Literal["embedded", "folder", "file", "download", "hub"]
+    family: str | None
+    size: int | None = Field(description="Bytes of its weights on disk.")
+    operations: list[str] | None
+    schedulers: list[str] | None
+    multiple_of: int | None
+    defaults: Defaults | None
+
+
 class Capabilities(Body):
-    """What a form or a client may offer."""
+    """What a form or a client may offer. Operations, schedulers, defaults and bounds are those of the default model."""
 
     operations: list[str]
     models: list[str]
+    model_details: list[ModelView]
     schedulers: list[str]
     loras: list[str]
     defaults: Defaults | None = Field(description="Null until the model is loaded.")

@@ -51,7 +51,7 @@ class Narration(Told):
     text: str
 
 
-class Progress(Told):
+class ProgressSteps(Told):
     """A denoise step is done."""
 
     event: Literal["progress"]
@@ -60,6 +60,21 @@ class Progress(Told):
     total: int
     percent: float
     eta_s: float = Field(description="Seconds that are left, by what the steps so far took.")
+
+
+class ProgressBytes(Told):
+    """A download has come so far."""
+
+    event: Literal["progress"]
+    type: Literal["progress"]
+    bytes: int
+    total_bytes: int
+    percent: float
+    eta_s: float | None = Field(description="Seconds that are left, by what came so far.")
+
+
+class Progress(RootModel[ProgressSteps | ProgressBytes]):
+    """It goes on."""
 
 
 class Preview(Told):

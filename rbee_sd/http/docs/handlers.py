@@ -30,7 +30,7 @@ class Book:
     def document(self) -> dict[str, Any]:
         """The document of this worker as it is now."""
         limits = self._limits
-        state = limits.loaded(), limits.models, limits.loras
+        state = limits.loaded(), tuple(limits.models), limits.loras
         if state != self._made_for:
             self._made = document(self._routes, limits, locked=self._locked)
             self._made_for = state

@@ -1,0 +1,1 @@
+"""The models that are present: found, described, downloaded, removed. Front process."""

@@ -1,0 +1,173 @@
+"""`engine.models`: which models go for another, without any torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+
+from rbee_sd.engine.models import Models
+from rbee_sd.engine.pipeline import ModelError
+from rbee_sd.messages import Loading, Message, Ready, Unloaded
+
+GIB = 1 << 30
+
+
+class Weights:
+    """A loaded model that is nothing but its size."""
+
+    forwards = rows = 3
+    memory = 0
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+
+    def warm_up(self) -> None:
+        """See `Pipeline`."""
+
+    def describe(self) -> Ready:
+        """See `Pipeline`."""
+        return Ready(self.name, "sd", "cpu", "float32", 1, 64, 64, 20, 7.5)
+
+
+class Shop:
+    """A `Supply` with `room` bytes, of which loaded models take theirs."""
+
+    def __init__(self, room: int | None = None) -> None:
+        self.room = room
+        self.loaded: dict[str, int] = {}
+        self.full = 0
+        self.broken = False
+
+    def open(self, name: str, source: str) -> Any:
+        """See `Supply`. The source is the size."""
+        if self.broken:
+            raise ModelError(f"the model {name} is broken")
+        if self.full:
+            self.full -= 1
+            raise MemoryError
+        self.loaded[name] = int(source)
+        return Weights(name, int(source))
+
+    def weigh(self, source: str) -> int:
+        """See `Supply`."""
+        return int(source)
+
+    def free(self) -> int | None:
+        """See `Supply`."""
+        return None if self.room is None else self.room - sum(self.loaded.values())
+
+    def settle(self) -> None:
+        """See `Supply`."""
+
+
+class Bench:
+    """Models from a shop, and what they said."""
+
+    def __init__(self, room: int | None = None, most: int = 0) -> None:
+        self.said: list[Message] = []
+        self.shop = Shop(room)
+        self.models = Models(self.shop, self.said.append, "a", most)
+
+    def load(self, name: str, size: int = GIB, busy: Collection[str] = ()) -> None:
+        """Load a model, once those are gone that must."""
+        going = self.models.outgoing(name, str(size), busy)
+        for each in going:
+            self.shop.loaded.pop(each)
+        self.models.load(name, str(size), going, busy, lambda text: None)
+
+    def there(self) -> list[str]:
+        """The names of the loaded models, the one used longest ago first."""
+        return list(self.models._held)
+
+
+@pytest.mark.parametrize(
+    "room, wanted, busy, going",
+    [
+        (10 * GIB, 7 * GIB, "", []),
+        (3 * GIB, GIB, "", ["a"]),
+        (3 * GIB, 2 * GIB, "", ["a", "b"]),
+        (3 * GIB, 9 * GIB, "", ["a", "b", "c"]),
+        (3 * GIB, GIB, "a", ["b"]),
+        (3 * GIB, 3 * GIB, "b", ["a", "c", "b"]),
+        (None, 9 * GIB, "", []),
+    ],
+)
+def test_the_one_used_longest_ago_goes_first_and_those_in_use_last(
+    room: int | None, wanted: int, busy: str, going: list[str]
+) -> None:
+    bench = Bench(room)
+    for name in "abc":
+        bench.load(name)
+    assert bench.models.outgoing("d", str(wanted), set(busy)) == going
+
+
+def test_being_used_by_a_job_counts() -> None:
+    bench = Bench(most=3)
+    for name in "abc":
+        bench.load(name)
+    bench.models.use("a")
+    bench.load("d")
+    assert bench.there() == ["c", "a", "d"]
+
+
+def test_no_more_than_may_be_loaded_are() -> None:
+    bench = Bench(most=1)
+    for name in "abca":
+        bench.load(name)
+    assert bench.there() == ["a"]
+    assert [type(said).__name__ + said.model for said in bench.said if isinstance(said, Unloaded | Ready)] == [
+        "Readya",
+        "Unloadeda",
+        "Readyb",
+        "Unloadedb",
+        "Readyc",
+        "Unloadedc",
+        "Readya",
+    ]
+
+
+def test_what_a_model_really_took_is_remembered() -> None:
+    bench = Bench(room=4 * GIB)
+    bench.load("a")
+    bench.models.unload("a")
+    bench.shop.loaded.clear()
+    bench.load("b", 2 * GIB)
+    # Its files say more than it needs.
+    assert bench.models.outgoing("a", str(9 * GIB), ()) == []
+
+
+def test_forwards_of_models_that_went_are_counted() -> None:
+    bench = Bench(most=1)
+    bench.load("a")
+    bench.load("b")
+    assert (bench.models.forwards, bench.models.rows) == (6, 6)
+
+
+def test_out_of_memory_lets_all_idle_ones_go_and_is_tried_once_more() -> None:
+    bench = Bench()
+    for name in "abc":
+        bench.load(name)
+    bench.shop.full = 1
+    bench.load("d", busy={"b"})
+    assert bench.there() == ["b", "d"]
+    bench.shop.full = 1
+    with pytest.raises(ModelError, match="not enough memory for the model e"):
+        # Nothing else can go.
+        bench.load("e", busy={"b", "d"})
+    assert bench.there() == ["b", "d"]
+
+
+def test_a_model_that_failed_is_not_tried_again_at_once_unless_it_is_forgiven() -> None:
+    bench = Bench()
+    bench.shop.broken = True
+    for _ in range(3):
+        with pytest.raises(ModelError, match="is broken"):
+            bench.load("a")
+    assert bench.said == [Loading("a"), Unloaded("a")]
+    bench.shop.broken = False
+    bench.models.forgive("a")
+    bench.load("a")
+    assert bench.there() == ["a"]
