@@ -43,7 +43,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["rbee_sd", "rbee_sd.*"]),
     package_data={
-        "rbee_sd": ["py.typed"],
+        "rbee_sd": ["py.typed", "studio/*"],
         "rbee_sd.http.docs": ["*.html", "*.css"],
         "rbee_sd.engine": ["demo/*.json", "demo/*/*.json", "demo/*/*.safetensors"],
     },
@@ -60,6 +60,7 @@ setup(
             "pytest-tornasync==0.6.0.post2",
             "ruff",
             "schemathesis>=4.32",
+            "selenium>=4.51",
             "webuiapi>=0.9.17",
         ],
     },

@@ -39,6 +39,8 @@ class BaseHandler(TransferHandler):
 
     open_to_all = False
     """Whether the route is answered without an API key."""
+    cross_site_links = False
+    """Whether a link on a page of another origin may lead to the route."""
 
     # What the OpenAPI document says of it.
     tag: ClassVar[str]
@@ -87,7 +89,9 @@ class BaseHandler(TransferHandler):
             raise RequestError(
                 403, "host_not_allowed", "this worker does not go by that Host name; see the setting allowed_hosts"
             )
-        if not self.context.door.origin_allowed(origin, headers.get("Sec-Fetch-Site"), host):
+        followed = self.cross_site_links and headers.get("Sec-Fetch-Mode") == "navigate"
+        site = None if followed else headers.get("Sec-Fetch-Site")
+        if not self.context.door.origin_allowed(origin, site, host):
             raise RequestError(
                 403,
                 "origin_not_allowed",

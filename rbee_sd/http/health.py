@@ -1,4 +1,7 @@
-"""`/health`, `/ready`, `/v1/capabilities`: what load balancers, scripts and forms ask. Front process, IOLoop thread."""
+"""`/health`, `/ready`, `/v1/status`, `/v1/capabilities`: what load balancers, scripts and forms ask.
+
+Front process, IOLoop thread.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import ClassVar
 
 from rbee_sd import messages
 from rbee_sd.http.base import BaseHandler
-from rbee_sd.http.docs.answers import Capabilities, Health, Readiness
+from rbee_sd.http.docs.answers import Capabilities, Health, Readiness, WorkerStatus
 from rbee_sd.http.docs.description import JSON, Answer, Doc, Docs
 from rbee_sd.operations import limits
 from rbee_sd.operations.table import offered
@@ -57,6 +60,17 @@ class ReadyHandler(BaseHandler):
         self.answer({name: status[name] for name in ("ready", "reason", "detail")}, 200 if ready else 503)
 
     head = get
+
+
+class StatusHandler(BaseHandler):
+    """`/v1/status`: how the worker is, for pages; the operation `status` is the same as a job."""
+
+    tag = "Worker"
+    docs: ClassVar[Docs] = {"GET": Doc("How the worker is", {200: Answer("As it is now.", {JSON: WorkerStatus})})}
+
+    def get(self) -> None:
+        """200, whatever the engine does."""
+        self.answer(self.context.status())
 
 
 class CapabilitiesHandler(BaseHandler):

@@ -1,4 +1,4 @@
-"""`/v1/jobs` and `/v1/inference`: submit, list, look at, cancel, download. Front process, IOLoop thread."""
+"""`/v1/jobs` and `/v1/inference`: submit, list, look at, cancel, forget, download. Front process, IOLoop thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rbee_sd.errors import RequestError
 from rbee_sd.http.base import BaseHandler
 from rbee_sd.http.body import IDEMPOTENCY, BodyHandler
 from rbee_sd.http.docs.answers import Accepted, JobPage, JobView
-from rbee_sd.http.docs.description import JOB_ID, JSON, Answer, Doc, Docs, OneOf, Parameter
+from rbee_sd.http.docs.description import IF_NONE_MATCH, JOB_ID, JSON, Answer, Doc, Docs, OneOf, Parameter
 from rbee_sd.http.transfer import SLICE
 from rbee_sd.jobs.job import State
 from rbee_sd.messages import FORMATS
@@ -17,6 +17,7 @@ from rbee_sd.operations.table import models_of
 PAGE = 50
 LARGEST_PAGE = 200
 STATES = ("", *map(str, State))
+FORGET = ("false", "true")
 
 
 class SubmitHandler(BodyHandler):
@@ -106,16 +107,28 @@ class CancellableJobHandler(JobHandler):
     docs: ClassVar[Docs] = {
         **JobHandler.docs,
         "DELETE": Doc(
-            "Cancel a job; no effect on one that has ended",
+            "Cancel a job; no effect on one that has ended, or forget that",
             {200: Answer("The job.", {JSON: JobView})},
-            errors=(404, 410, 503),
+            errors=(404, 409, 410, 503),
+            parameters=(
+                Parameter(
+                    "forget",
+                    "`true`: cancel nothing, but remove a job that has ended, with its images.",
+                    {"enum": list(FORGET), "default": FORGET[0]},
+                ),
+            ),
         ),
     }
 
     async def delete(self, job_id: str) -> None:
-        """Cancel; no effect on a job that has ended."""
+        """Cancel; no effect on a job that has ended. With `?forget=true` an ended one is removed with its images."""
         registry = self.context.registry
+        forget = self.choice("forget", FORGET) == "true"
         job = await registry.recall(job_id)
+        if forget:
+            await registry.forget(job)
+            self.answer(registry.view(job))
+            return
         registry.cancel(job, "requested")
         await registry.closed(job)
         self.answer(registry.view(job))
@@ -141,9 +154,7 @@ class ImageHandler(BaseHandler):
                 304: Answer("The client has it.", headers=("ETag",)),
             },
             errors=(404, 409, 410, 503),
-            parameters=(
-                Parameter("If-None-Match", "The `ETag` of what the client has.", {"type": "string"}, "header"),
-            ),
+            parameters=(IF_NONE_MATCH,),
         )
     }
 

@@ -11,23 +11,27 @@ from rbee_sd.http.access import log_access
 from rbee_sd.http.base import BaseHandler, NotFoundHandler
 from rbee_sd.http.context import Context
 from rbee_sd.http.docs.handlers import Book, DocsHandler, OpenAPIHandler
-from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler
+from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler, StatusHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
 from rbee_sd.http.metrics import MetricsHandler
 from rbee_sd.http.openai.routes import OPENAI
 from rbee_sd.http.sdapi.base import UnknownHandler
 from rbee_sd.http.sdapi.routes import SDAPI
 from rbee_sd.http.stream import FeedHandler, JobStreamHandler
+from rbee_sd.http.studio import AssetHandler, StudioHandler
 
-JOB = r"([^/]+)"
+JOB = FILE = r"([^/]+)"
 
 ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
+    (r"/", StudioHandler),
+    (rf"/studio/{FILE}", AssetHandler),
     (r"/health", HealthHandler),
     (r"/ready", ReadyHandler),
     (r"/metrics", MetricsHandler),
     (r"/openapi\.json", OpenAPIHandler),
     (r"/docs", DocsHandler),
     (r"/v1/capabilities", CapabilitiesHandler),
+    (r"/v1/status", StatusHandler),
     (r"/v1/events", FeedHandler),
     (r"/v1/jobs", JobsHandler),
     (rf"/v1/jobs/{JOB}", CancellableJobHandler),

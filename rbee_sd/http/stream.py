@@ -209,7 +209,7 @@ class JobStreamHandler(JobListener):
 class FeedHandler(StreamHandler):
     """`GET /v1/events`: every job's events from now on, or behind `Last-Event-ID`. Never ends by itself.
 
-    Listening here keeps no job alive: whoever wants that listens to the job's own stream.
+    Listening here keeps no job alive but those that `?jobs=` names, as listening to each one's own stream would.
     """
 
     docs: ClassVar[Docs] = {
@@ -220,18 +220,31 @@ class FeedHandler(StreamHandler):
                     "Events as they happen, or from behind `Last-Event-ID`; never ends by itself.", {STREAM: EVENTS}
                 )
             },
-            parameters=(LAST_EVENT_ID,),
+            parameters=(
+                Parameter(
+                    "jobs",
+                    "Ids, with commas between them: of these jobs it counts as a listener.",
+                    {"type": "string", "default": ""},
+                ),
+                LAST_EVENT_ID,
+            ),
         )
     }
     counted = False
+    jobs: tuple[Job, ...] = ()
 
     async def get(self) -> None:
         """Stream. Finished images come as addresses only."""
+        named = [self.context.registry.find(job_id) for job_id in self.get_query_argument("jobs", "").split(",")]
         feed = self.context.registry.feed
         header = self.request.headers.get("Last-Event-ID")
         self.cursor = feed.open(after=feed.last if header is None else sse.last_event_id(header, feed.last))
         self.counted = True
+        # One that is not in memory ended long ago, if there ever was one: a page may well come back late.
+        self.jobs = tuple({job.id: job for job in named if job is not None}.values())
         self.context.watcher.joined_all()
+        for job in self.jobs:
+            self.context.watcher.joined(job)
         try:
             if await self.begin():
                 async for number, event in self.follow(self.cursor):
@@ -245,5 +258,8 @@ class FeedHandler(StreamHandler):
         """Stop listening, and tell the watcher, once."""
         super().leave()
         counted, self.counted = self.counted, False
+        jobs, self.jobs = self.jobs, ()
+        for job in jobs:
+            self.context.watcher.left(job)
         if counted:
             self.context.watcher.left_all()

@@ -293,6 +293,19 @@ class JobRegistry:
         """End a job because nobody wants it any more. `reason` is a short word. No effect on one that has ended."""
         self._finish(job, State.CANCELLED, "cancelled", reason=reason, step=job.step, total=job.total)
 
+    async def forget(self, job: Job) -> None:
+        """Forget one ended job now, with its images. Raises 409 for one that has not ended, 503."""
+        await self.closed(job)
+        if not job.state.terminal:
+            raise RequestError(409, "job_unfinished", f"the job is {job.state}; cancel it first")
+        await self.write_left()
+        try:
+            self._gone(await self._store.remove(job.id))
+        except StoreError as error:
+            raise unavailable() from error
+        if job.id in self._unwritten:
+            raise unavailable()
+
     async def forget_old(self) -> None:
         """Forget ended jobs past their time, or too many; write what could not be written. Called now and then."""
         await self.write_left()
@@ -304,9 +317,7 @@ class JobRegistry:
         except StoreError as error:
             log.error("old jobs cannot be forgotten: %s", error)
             return
-        for job_id, state, image, size in gone:
-            self._ended_of[bool(image)] -= 1
-            self._forget(job_id, state, size)
+        self._gone(gone)
 
     def _restored(self, job: Job, attempts: int) -> None:
         self._jobs[job.id] = job
@@ -394,14 +405,16 @@ class JobRegistry:
         if error is None:
             self._unwritten.pop(job_id, None)
 
-    def _forget(self, job_id: str, state: str, size: int) -> None:
-        self._counts[state] -= 1
-        self.image_bytes -= size
-        job = self._jobs.pop(job_id, None)
-        if job is not None:
-            self._drop_key(job_id)
-        self.images.remove(job_id)
-        log.debug("%s forgotten", job_id)
+    def _gone(self, gone: list[tuple[str, str, bool, int]]) -> None:
+        """Jobs are no longer in the store: ids, states, whether they were for the engine, bytes of images."""
+        for job_id, state, image, size in gone:
+            self._ended_of[bool(image)] -= 1
+            self._counts[state] -= 1
+            self.image_bytes -= size
+            if self._jobs.pop(job_id, None) is not None:
+                self._drop_key(job_id)
+            self.images.remove(job_id)
+            log.debug("%s forgotten", job_id)
 
     def _drop_key(self, job_id: str) -> None:
         key = self._key_of.pop(job_id, None)

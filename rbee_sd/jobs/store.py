@@ -140,6 +140,10 @@ class Store:
         """
         return await self._ask(partial(tables.forget, self.clock - age, count, size))
 
+    async def remove(self, job_id: str) -> list[tuple[str, str, bool, int]]:
+        """Forget one job that has ended; gives what `forget` gives of it, nothing when it is not there."""
+        return await self._ask(partial(tables.remove, job_id))
+
     def _call(self, work: Work[T], then: Then[T]) -> None:
         loop = asyncio.get_running_loop()
 

@@ -195,6 +195,16 @@ def forget(
         gone |= {number for image in (0, 1) for (number,) in connection.execute(_OVER_COUNT, (image, count))}
     if size is not None:
         gone |= {number for (number,) in connection.execute(_OVER_SIZE, (size,))}
+    return _delete(gone, connection)
+
+
+def remove(job_id: str, connection: sqlite3.Connection) -> list[tuple[str, str, bool, int]]:
+    """Delete one ended job and remember its id."""
+    found = connection.execute("SELECT number FROM jobs WHERE id = ? AND ended IS NOT NULL", (job_id,))
+    return _delete({number for (number,) in found}, connection)
+
+
+def _delete(gone: set[int], connection: sqlite3.Connection) -> list[tuple[str, str, bool, int]]:
     if not gone:
         return []
     jobs: list[tuple[str, str, bool, int]] = [

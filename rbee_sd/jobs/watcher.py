@@ -1,7 +1,8 @@
 """The watcher: counts who listens to each job and to all, and cancels the job nobody listens to any more.
 
 Owned by the front's IOLoop thread; nothing here blocks. A job that nobody ever listened to is left alone, and so
-is one that asked for `on_disconnect: finish`. Who listens to all jobs watches each, but keeps none alive.
+is one that asked for `on_disconnect: finish`. Who listens to all jobs watches each, but keeps alive only those
+that are named.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ PATHS = (
     *(f"/v1/jobs/{JOB}{rest}" for rest in ("", "/status", "/stream", "/image", "/images/0")),
     *(f"/v1/inference/{JOB}{rest}" for rest in ("/status", "/stream")),
 )
-OPEN_PATHS = ("/health", "/ready")
+OPEN_PATHS = ("/", "/studio/main.js", "/health", "/ready")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
 LOCAL_ORIGINS = (
     "http://localhost:3000",
@@ -223,7 +223,9 @@ async def test_without_an_origin_there_are_no_cors_headers(client: Client) -> No
 
 
 @pytest.mark.settings(api_key=KEY)
-async def test_without_the_key_only_health_and_ready_are_answered(server: Server, client: Client, dial: Dial) -> None:
+async def test_without_the_key_only_health_ready_and_the_page_itself_are_answered(
+    server: Server, client: Client, dial: Dial
+) -> None:
     for path in PATHS:
         for method in METHODS:
             if method == "OPTIONS" or path in OPEN_PATHS:

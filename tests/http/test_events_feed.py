@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from rbee_sd.server import Server
-from tests.conftest import Client, Faults
+from tests.conftest import Client, Faults, eventually
 from tests.http.views import TERMINAL, Told, events, heard, listening, raw_stream
 
 
@@ -157,3 +157,61 @@ async def test_a_page_that_comes_back_after_the_feed_has_moved_on_gets_what_is_l
     assert ids == list(range(ids[0], ids[0] + len(ids)))
     assert ids[0] > int(first.id) + 1
     assert json.loads(collected[-1].data)["job_id"] == noisy
+
+
+@asynccontextmanager
+async def feed_of(client: Client, *jobs: str) -> AsyncIterator[Told]:
+    """Listen to every job, and keep these alive."""
+    async with client.http.sse("/v1/events", params={"jobs": ",".join(jobs)}) as source:
+        told = aiter(source)
+        await anext(told)
+        yield told
+
+
+@pytest.mark.faults({"slow": "0.02", "capacity": "3"})
+async def test_leaving_the_feed_cancels_the_jobs_it_named_and_no_other(client: Client) -> None:
+    first, second, other = [await client.submit(f"{n}", steps=40) for n in range(3)]
+    async with feed_of(client, first, second) as told:
+        await heard(told, "progress")
+    for job_id in (first, second):
+        assert (await client.ended(job_id))["state"] == "cancelled"
+    assert (await client.ended(other))["state"] == "completed"
+
+
+async def test_a_page_that_is_loaded_again_within_grace_keeps_its_jobs(client: Client, faults: Faults) -> None:
+    faults.on("slow", "0.02")
+    job_id = await client.submit(steps=40)
+    for _ in range(3):
+        async with feed_of(client, job_id) as told:
+            await heard(told, "progress")
+    async with feed_of(client, job_id) as told:
+        assert (await heard(told, "complete"))["job_id"] == job_id
+
+
+@pytest.mark.faults({"slow": "0.02", "capacity": "2"})
+@pytest.mark.settings(disconnect_grace=0.0)
+async def test_a_job_is_named_by_another_feed_before_the_first_is_left(server: Server, client: Client) -> None:
+    first = await client.submit(steps=30)
+    async with feed_of(client, first) as before:
+        await heard(before, "progress")
+        second = await client.submit(steps=30)
+        now = feed_of(client, first, second)
+        told = await now.__aenter__()
+    await eventually(lambda: server.watcher.total == 2)
+    assert {event.event for event in await until_terminal(told, 2)} >= {"complete"}
+    await now.__aexit__(None, None, None)
+    assert [(await client.job(job_id))["state"] for job_id in (first, second)] == ["completed", "completed"]
+
+
+async def test_the_feed_counts_each_named_job_once_and_ignores_what_is_none(
+    server: Server, client: Client, faults: Faults
+) -> None:
+    over = await client.submit(steps=1)
+    await client.ended(over)
+    faults.on("slow", "0.02")
+    job_id = await client.submit(steps=30)
+    async with feed_of(client, job_id, job_id, over, "job_none", "", "../x") as told:
+        await heard(told, "progress")
+        assert server.watcher.listeners(job_id) == 1
+    assert (await client.ended(job_id))["state"] == "cancelled"
+    await eventually(lambda: server.watcher.total == 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rbee_sd.server import Server
 from tests.conftest import Client, Faults, eventually
 from tests.http.views import (
     error_of,
@@ -299,3 +301,57 @@ async def test_a_job_without_room_in_memory_fails_alone(client: Client, faults: 
     waits = await client.submit(steps=2)
     assert (await client.ended(job_id))["error"]["code"] == "out_of_memory"
     assert (await client.ended(waits))["state"] == "completed"
+
+
+async def forget(client: Client, job_id: str) -> Any:
+    """Ask for a job to be forgotten."""
+    return await client.http.delete(f"/v1/jobs/{job_id}", params={"forget": "true"})
+
+
+async def test_an_ended_job_is_forgotten_with_its_images_when_somebody_says_so(
+    server: Server, client: Client, tmp_path: Path
+) -> None:
+    kept, gone = [await client.submit(f"{n}", steps=1, seed=1) for n in range(2)]
+    for job_id in (kept, gone):
+        await client.ended(job_id)
+    held = server.registry.image_bytes
+    answer = await forget(client, gone)
+    assert (answer.status_code, answer.json()["job_id"], answer.json()["state"]) == (200, gone, "completed")
+    for path in OF_A_JOB:
+        error_of(await client.http.get(f"/v1/jobs/{gone}{path}"), 410, "job_expired")
+    error_of(await forget(client, gone), 410, "job_expired")
+    assert ids(await listed(client)) == [kept]
+    assert server.registry.counts()["completed"] == 1
+    assert server.registry.image_bytes * 2 == held
+    await eventually(lambda: [path.name for path in (tmp_path / "state0" / "images").iterdir()] == [kept])
+
+
+async def test_a_job_that_has_not_ended_cannot_be_forgotten(client: Client, faults: Faults) -> None:
+    faults.on("slow", "0.05")
+    runs, waits = [await client.submit(f"{n}", steps=20) for n in range(2)]
+    await running(client, runs)
+    for job_id in (runs, waits):
+        error_of(await forget(client, job_id), 409, "job_unfinished")
+        await client.http.delete(f"/v1/jobs/{job_id}")
+        assert (await forget(client, job_id)).status_code == 200
+        error_of(await client.http.get(f"/v1/jobs/{job_id}"), 410, "job_expired")
+    assert ids(await listed(client)) == []
+
+
+async def test_forgetting_what_was_never_there_or_in_other_words_is_refused(client: Client) -> None:
+    error_of(await forget(client, NOBODY), 404, "job_not_found")
+    job_id = await client.submit(steps=1)
+    await client.ended(job_id)
+    answer = await client.http.delete(f"/v1/jobs/{job_id}", params={"forget": "yes"})
+    assert wrong_fields(error_of(answer, 400, "invalid_request")) == {"forget"}
+    assert (await client.http.delete(f"/v1/jobs/{job_id}", params={"forget": "false"})).status_code == 200
+    assert ids(await listed(client)) == [job_id]
+
+
+async def test_a_key_is_free_again_when_its_job_was_forgotten(client: Client) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first = (await client.http.post("/v1/jobs", json={"prompt": "a", "steps": 1}, headers=headers)).json()["job_id"]
+    await client.ended(first)
+    await forget(client, first)
+    second = (await client.http.post("/v1/jobs", json={"prompt": "b", "steps": 1}, headers=headers)).json()["job_id"]
+    assert second != first

@@ -123,7 +123,7 @@ async def test_status_is_a_job_with_a_stream_and_its_result_in_complete(client: 
     assert result["ready"] is True
     assert result["model"] == "fake"
     engine = result["engine"]
-    assert set(engine) == {"pid", "starts", "jobs", "forwards", "rows", "worked", "elapsed"}
+    assert set(engine) == {"pid", "starts", "jobs", "forwards", "rows", "worked", "elapsed", "memory"}
     assert (engine["jobs"], engine["forwards"], engine["rows"], engine["worked"]) == (0, 0, 0, 0)
     assert (await client.job(answer.json()["job_id"]))["result"] == result
 

@@ -40,7 +40,8 @@ def test_the_settings_file_with_every_comment_removed_holds_the_defaults(tmp_pat
 
 def test_every_route_is_documented() -> None:
     for pattern, _ in ROUTES:
-        path = pattern.replace(r"([^/]+)", "{id}").replace("([0-9]+)", "{n}").replace(r"\.", ".")
+        path = pattern.replace("studio/([^/]+)", "studio/{file}").replace("([^/]+)", "{id}")
+        path = path.replace("([0-9]+)", "{n}").replace(r"\.", ".")
         assert re.search(rf"`[A-Z]+ {re.escape(path)}(\?[^`]*)?`", API), path
 
 

@@ -174,6 +174,70 @@ class Readiness(Body):
     detail: str = Field(description="More of it, for people.")
 
 
+class EngineStatus(Body):
+    """The engine process, and what it has done since it started."""
+
+    pid: int | None
+    starts: int = Field(description="Engines so far.")
+    jobs: int = Field(description="Jobs in it.")
+    forwards: int = Field(description="Forwards of the denoiser.")
+    rows: int = Field(description="Rows in them: divided by the forwards, those of one.")
+    worked: float = Field(description="Seconds in the model: divided by the forwards, the time of a step.")
+    elapsed: float = Field(description="Seconds in which it had jobs.")
+    memory: int = Field(description="Bytes of the device that it holds; 0 on a CPU.")
+
+
+class QueueStatus(Body):
+    """The jobs that wait."""
+
+    waiting: int
+    size: int = Field(description="Those that may.")
+
+
+class WorkerStatus(Readiness):
+    """How the worker is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "ready": True,
+                    "reason": None,
+                    "detail": "",
+                    "version": "0.1.0",
+                    "model": "demo",
+                    "loaded": ["demo"],
+                    "device": "cpu",
+                    "dtype": "float32",
+                    "engine": {
+                        "pid": 4711,
+                        "starts": 1,
+                        "jobs": 2,
+                        "forwards": 240,
+                        "rows": 960,
+                        "worked": 14.2,
+                        "elapsed": 15.1,
+                        "memory": 0,
+                    },
+                    "jobs": {"queued": 0, "running": 2, "completed": 12, "failed": 0, "cancelled": 1},
+                    "queue": {"waiting": 0, "size": 64},
+                    "listeners": 2,
+                }
+            ]
+        }
+    )
+
+    version: str
+    model: str = Field(description="The default one.")
+    loaded: list[str] = Field(description="The models that are loaded.")
+    device: str | None = Field(description="Null until the model is loaded.")
+    dtype: str | None
+    engine: EngineStatus
+    jobs: dict[str, int] = Field(description="How many are in each state.")
+    queue: QueueStatus
+    listeners: int = Field(description="Open streams of single jobs.")
+
+
 class Defaults(Body):
     """What the loaded model wants where a job leaves it open."""
 

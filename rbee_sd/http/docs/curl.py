@@ -42,6 +42,6 @@ def curl_of(
         command += "".join(f" \\\n  -F {shlex.quote(f'{name}={value}')}" for name, value in (body or {}).items())
     elif body is not None:
         command += f" \\\n  -H 'Content-Type: {media_type}' \\\n  -d {shlex.quote(orjson.dumps(body).decode())}"
-    if any(media.startswith("image/") for media in answers) and JSON not in answers:
+    if any(media.startswith("image/") and media != "image/svg+xml" for media in answers) and JSON not in answers:
         command += " -o image.png"
     return command

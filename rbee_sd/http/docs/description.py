@@ -84,3 +84,4 @@ LAST_EVENT_ID = Parameter(
     {"type": "string"},
     "header",
 )
+IF_NONE_MATCH = Parameter("If-None-Match", "The `ETag` of what the client has.", {"type": "string"}, "header")

@@ -1,0 +1,164 @@
+// @ts-check
+// The gallery: every finished picture, newest first. Only the tiles in sight are in the page, and the worker's list is
+// read on as one scrolls, so that thousands cost no more than a screenful.
+
+import { get, show } from "./api.js";
+import { byId, make, say } from "./dom.js";
+
+/**
+ * @typedef {object} Item  one picture
+ * @property {string} key
+ * @property {any} job  as the worker describes it
+ * @property {number} index
+ * @property {string} url
+ */
+
+const PAGE = 100;
+const AHEAD = 3; // screens of tiles that are known before they are in sight
+const GAP = 8;
+const NARROWEST = 128;
+
+export class Gallery {
+  /** @type {Item[]} */
+  #items = [];
+  /** @type {string | null} where the worker's list goes on; null at its end */
+  #next = "";
+  #loading = false;
+  #planned = false;
+  /** @type {Map<string, HTMLElement>} the tiles that are in the page */
+  #tiles = new Map();
+
+  /** @param {(item: Item) => void} open */
+  constructor(open) {
+    this.open = open;
+    this.list = byId("tiles");
+    addEventListener("scroll", () => this.#plan(), { passive: true });
+    new ResizeObserver(() => this.#plan()).observe(this.list);
+    this.list.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#move(event));
+  }
+
+  /** Read the list from its beginning. */
+  async load() {
+    this.#next = "";
+    await this.#more();
+  }
+
+  /** A job has ended: show what it made, in its place. */
+  async add(/** @type {string} */ id) {
+    const job = await get(`/v1/jobs/${id}`).catch(() => null);
+    if (!job?.images.length || this.#items.some((item) => item.job.job_id === id)) return;
+    // One that is older than all that are known comes with the rest of the list.
+    const last = this.#items[this.#items.length - 1];
+    if (last && this.#next !== null && job.created_at < last.job.created_at) return;
+    this.#take([job]);
+  }
+
+  /** A job was deleted. */
+  drop(/** @type {string} */ id) {
+    this.#items = this.#items.filter((item) => item.job.job_id !== id);
+    this.#plan();
+  }
+
+  /** A picture by its job and number. */
+  find(/** @type {string} */ id, /** @type {number} */ index) {
+    return this.#items.find((item) => item.job.job_id === id && item.index === index);
+  }
+
+  /** The picture so many places behind this one. */
+  beside(/** @type {Item} */ item, /** @type {number} */ by) {
+    return this.#items[this.#items.findIndex((each) => each.key === item.key) + by];
+  }
+
+  async #more() {
+    if (this.#loading || this.#next === null) return;
+    this.#loading = true;
+    try {
+      const { jobs, next } = await get(`/v1/jobs?state=completed&limit=${PAGE}${this.#next ? `&before=${this.#next}` : ""}`);
+      this.#take(jobs);
+      this.#next = next;
+    } catch {
+      // The next scroll, or the next connection, tries again.
+      return;
+    } finally {
+      this.#loading = false;
+    }
+    this.#plan();
+  }
+
+  #take(/** @type {any[]} */ jobs) {
+    const known = new Set(this.#items.map((item) => item.job.job_id));
+    this.#items.push(...jobs.filter((job) => !known.has(job.job_id)).flatMap(itemsOf));
+    this.#items.sort((one, other) => other.job.created_at - one.job.created_at);
+    this.#plan();
+  }
+
+  #plan() {
+    if (this.#planned) return;
+    this.#planned = true;
+    requestAnimationFrame(() => {
+      this.#planned = false;
+      this.#lay();
+    });
+  }
+
+  #lay() {
+    const count = this.#items.length;
+    byId("gallery-empty").hidden = count > 0 || this.#next !== null;
+    say(byId("gallery-count"), count ? `${count}${this.#next === null ? "" : " or more"}` : "");
+    const { top, width } = this.list.getBoundingClientRect();
+    const across = Math.max(2, Math.floor((width + GAP) / (NARROWEST + GAP)));
+    const side = (width - GAP * (across - 1)) / across;
+    const row = side + GAP;
+    this.across = across;
+    this.row = row;
+    this.list.style.height = `${Math.ceil(count / across) * row}px`;
+    const first = Math.max(0, Math.floor(-top / row) - 1) * across;
+    // Some are there also when the gallery is out of sight: the Tab key finds its way.
+    const last = Math.min(count, Math.max(2, Math.ceil((innerHeight - top) / row) + 1) * across);
+    const wanted = new Set();
+    for (let place = first; place < last; place++) {
+      const item = this.#items[place];
+      wanted.add(item.key);
+      const tile = this.#tiles.get(item.key) ?? this.#tile(item);
+      tile.dataset.place = String(place);
+      tile.setAttribute("aria-posinset", String(place + 1));
+      tile.setAttribute("aria-setsize", String(this.#next === null ? count : -1));
+      tile.style.width = tile.style.height = `${side}px`;
+      tile.style.transform = `translate(${(place % across) * row}px, ${Math.floor(place / across) * row}px)`;
+    }
+    for (const [key, tile] of this.#tiles) {
+      if (wanted.has(key)) continue;
+      tile.remove();
+      this.#tiles.delete(key);
+    }
+    if (count - last < across * Math.ceil(innerHeight / row) * AHEAD) void this.#more();
+  }
+
+  #tile(/** @type {Item} */ item) {
+    const image = make("img", { alt: item.job.request?.prompt ?? "", decoding: "async", draggable: true });
+    show(image, item.url).catch(() => {});
+    const tile = make("li", {}, make("button", { type: "button", title: item.job.request?.prompt ?? "", onclick: () => this.open(item) }, image));
+    this.#tiles.set(item.key, tile);
+    this.list.append(tile);
+    return tile;
+  }
+
+  /** The arrow keys go from tile to tile. */
+  #move(/** @type {KeyboardEvent} */ event) {
+    const across = this.across ?? 1;
+    const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across }[event.key];
+    const from = /** @type {HTMLElement} */ (event.target).closest("li");
+    if (!by || !from) return;
+    event.preventDefault();
+    const place = Number(from.dataset.place) + by;
+    if (place < 0 || place >= this.#items.length) return;
+    this.list.querySelector(`[data-place="${place}"]`)?.scrollIntoView({ block: "nearest" });
+    this.#lay();
+    this.list.querySelector(`[data-place="${place}"] button`)?.focus();
+  }
+}
+
+/** The pictures of a job. */
+export function itemsOf(/** @type {any} */ job) {
+  return job.images.map((/** @type {any} */ image) => ({ key: `${job.job_id} ${image.index}`, job, index: image.index, url: image.url }));
+}

@@ -1,0 +1,201 @@
+// @ts-check
+// The jobs that this page knows of: from the feed, from the worker's lists, and which of them are this tab's own.
+// Whoever shows them is told once a frame of all that has changed.
+
+import { get } from "./api.js";
+import { keep, kept } from "./dom.js";
+
+/**
+ * @typedef {object} Job
+ * @property {string} id
+ * @property {string} state
+ * @property {string} operation
+ * @property {any} request
+ * @property {any} settled
+ * @property {number | null} position
+ * @property {number} step
+ * @property {number | null} total
+ * @property {number | null} eta
+ * @property {number} attempt
+ * @property {number | null} seed
+ * @property {any[]} images
+ * @property {any} error
+ * @property {string} narration
+ * @property {Map<number, string>} previews  data: addresses, by the number of the image
+ * @property {boolean} known  whether its request has been asked for
+ */
+
+const LIVE = new Set(["queued", "running"]);
+const ENDS = /** @type {Record<string, string>} */ ({ complete: "completed", error: "failed", cancelled: "cancelled" });
+const REMEMBERED = 100;
+
+export class Jobs {
+  /** @type {Map<string, Job>} */
+  #jobs = new Map();
+  #own = new Set(/** @type {string[]} */ (kept("sessionStorage", "own", [])));
+  /** @type {Set<string>} */
+  #changed = new Set();
+  /** @type {((changed: Set<string>) => void)[]} */
+  #shows = [];
+  /** @type {((job: Job) => void)[]} */
+  #ends = [];
+
+  /** Have `show` called with the ids of what has changed, once a frame at most. */
+  onChange(/** @type {(changed: Set<string>) => void} */ show) {
+    this.#shows.push(show);
+  }
+
+  /** Have `act` called with each job that comes to its end. */
+  onEnd(/** @type {(job: Job) => void} */ act) {
+    this.#ends.push(act);
+  }
+
+  /** A job, if it is known. */
+  find(/** @type {string} */ id) {
+    return this.#jobs.get(id);
+  }
+
+  /** All that are known, in the order in which they became so. */
+  all() {
+    return [...this.#jobs.values()];
+  }
+
+  /** Those that wait or run. */
+  live() {
+    return this.all().filter((job) => LIVE.has(job.state));
+  }
+
+  /** Ids of this tab's own jobs that have not ended. */
+  own() {
+    return [...this.#own];
+  }
+
+  /** A job of ours was accepted. */
+  submitted(/** @type {any} */ answer, /** @type {any} */ request) {
+    const job = this.#job(answer.job_id);
+    job.request ??= request;
+    job.operation = request.operation;
+    job.seed = answer.seed;
+    job.position ??= answer.position;
+    job.known = true;
+    if (LIVE.has(job.state)) this.#mine((own) => own.add(job.id));
+    this.#touch(job);
+    return job;
+  }
+
+  /** An event of the feed. */
+  heard(/** @type {any} */ data) {
+    const job = this.#job(data.job_id);
+    if (!LIVE.has(job.state)) return;
+    if (data.event === "queued") Object.assign(job, { state: "queued", position: data.position, seed: data.seed });
+    else if (data.event === "started") {
+      const { total, attempt, seed, width, height, guidance_scale, scheduler } = data;
+      Object.assign(job, { state: "running", position: null, step: 0, eta: null, total, attempt, seed });
+      job.settled = { width, height, guidance_scale, scheduler };
+    } else if (data.event === "narration") job.narration = data.text;
+    else if (data.event === "progress") {
+      Object.assign(job, { state: "running", position: null, step: data.step, total: data.total, eta: data.eta_s, narration: "" });
+    } else if (data.event === "preview") {
+      job.previews.set(data.index, `data:image/${data.format};base64,${data.image_base64}`);
+    } else if (data.event in ENDS) {
+      job.images = data.images ?? [];
+      job.error = data.event === "error" ? { code: data.code, message: data.message } : null;
+      this.#end(job, ENDS[data.event]);
+    }
+    if (!job.known) void this.look(job.id);
+    this.#touch(job);
+  }
+
+  /** Ask the worker for one job, and take over what it says. */
+  async look(/** @type {string} */ id) {
+    const known = this.#jobs.get(id);
+    if (known) known.known = true;
+    try {
+      return this.told(await get(`/v1/jobs/${id}`));
+    } catch {
+      this.#mine((own) => own.delete(id));
+      return undefined;
+    }
+  }
+
+  /** A job as the worker describes it. It may be older than what the feed has told meanwhile. */
+  told(/** @type {any} */ view) {
+    const job = this.#job(view.job_id);
+    const { operation, request, seed, position } = view;
+    Object.assign(job, { operation, request, seed, known: true });
+    if (!LIVE.has(job.state)) {
+      Object.assign(job, { settled: view.settled, images: view.images });
+      return job;
+    }
+    if (view.attempt > job.attempt || (view.attempt === job.attempt && view.step >= job.step)) {
+      Object.assign(job, { state: view.state, step: view.step, total: view.total, attempt: view.attempt, position });
+      if (Object.keys(view.settled).length) job.settled = view.settled;
+    }
+    if (!LIVE.has(view.state)) {
+      Object.assign(job, { images: view.images, error: view.error });
+      this.#end(job, view.state);
+    }
+    this.#touch(job);
+    return job;
+  }
+
+  /** Learn what happened while nothing was heard: what lives, and what became of that which we thought did. */
+  async catchUp() {
+    const before = new Set([...this.live().map((job) => job.id), ...this.#own]);
+    for (const state of ["running", "queued"]) {
+      const { jobs } = await get(`/v1/jobs?state=${state}&limit=200`);
+      for (const view of jobs) {
+        before.delete(view.job_id);
+        this.told(view);
+      }
+    }
+    await Promise.all([...before].map((id) => this.look(id)));
+  }
+
+  /** Ask where those that wait stand. */
+  async positions() {
+    const { jobs } = await get("/v1/jobs?state=queued&limit=200");
+    for (const view of jobs) this.told(view);
+  }
+
+  #job(/** @type {string} */ id) {
+    let job = this.#jobs.get(id);
+    if (!job) {
+      job = {
+        id, state: "queued", operation: "", request: null, settled: {}, position: null, step: 0, total: null, eta: null,
+        attempt: 0, seed: null, images: [], error: null, narration: "", previews: new Map(), known: false,
+      };
+      this.#jobs.set(id, job);
+    }
+    return job;
+  }
+
+  #end(/** @type {Job} */ job, /** @type {string} */ state) {
+    job.state = state;
+    job.previews.clear();
+    this.#mine((own) => own.delete(job.id));
+    for (const act of this.#ends) act(job);
+    // The oldest that ended is of no interest any more.
+    const ended = this.all().filter((each) => !LIVE.has(each.state));
+    if (ended.length > REMEMBERED) this.#jobs.delete(ended[0].id);
+  }
+
+  #mine(/** @type {(own: Set<string>) => void} */ change) {
+    change(this.#own);
+    keep("sessionStorage", "own", this.own());
+  }
+
+  #touch(/** @type {Job} */ job) {
+    if (!this.#changed.size) {
+      const tell = () => {
+        const changed = this.#changed;
+        this.#changed = new Set();
+        for (const show of this.#shows) show(changed);
+      };
+      // Frames are not made for a tab that nobody sees; its title goes on.
+      if (document.hidden) setTimeout(tell, 250);
+      else requestAnimationFrame(tell);
+    }
+    this.#changed.add(job.id);
+  }
+}

@@ -1,0 +1,36 @@
+// @ts-check
+// The LoRAs of the form: which of those that the worker has are applied, and how strongly.
+
+import { byId, make, options, say } from "./dom.js";
+
+/** @typedef {{name: string, scale: number}} Lora */
+
+/**
+ * Show those that are chosen; `change` is called with another choice.
+ * @param {string[]} all
+ * @param {Lora[]} chosen
+ * @param {number} most  the largest scale
+ * @param {(chosen: Lora[]) => void} change
+ */
+export function showLoras(all, chosen, most, change) {
+  const list = byId("lora-list");
+  byId("loras").hidden = !all.length;
+  byId("lora-add").onchange = () => change([...chosen, { name: byId("lora-add").value, scale: 1 }]);
+  // Rebuilt only for other names: a slider that is being moved stays.
+  const names = JSON.stringify([all, chosen.map((lora) => lora.name)]);
+  if (list.dataset.names === names) return;
+  list.dataset.names = names;
+  options(byId("lora-add"), "add one …", all.filter((name) => !chosen.some((lora) => lora.name === name)));
+  list.replaceChildren(...chosen.map((lora) => {
+    const output = make("output", {}, String(lora.scale));
+    const scale = make("input", { type: "range", min: -most / 2, max: most / 2, step: 0.05, value: lora.scale, "aria-label": `Weight of ${lora.name}` });
+    scale.addEventListener("input", () => {
+      lora.scale = Number(scale.value);
+      say(output, scale.value);
+      change(chosen);
+    });
+    const drop = () => change(chosen.filter((each) => each !== lora));
+    return make("li", {}, make("span", {}, lora.name, " ", output), scale,
+      make("button", { type: "button", className: "quiet", "aria-label": `Remove ${lora.name}`, onclick: drop }, "✕"));
+  }));
+}

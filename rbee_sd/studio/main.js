@@ -1,0 +1,128 @@
+// @ts-check
+// The page as a whole: builds its parts and tells each what it needs of the others.
+
+import { get, onKeyNeeded, Refused, submit } from "./api.js";
+import { byId, say } from "./dom.js";
+import { Feed } from "./events.js";
+import { takeFiles } from "./files.js";
+import { Form } from "./form.js";
+import { Gallery, itemsOf } from "./gallery.js";
+import { Input } from "./input.js";
+import { Jobs } from "./jobs.js";
+import { Machine } from "./machine.js";
+import { paintMask } from "./mask.js";
+import { settingsIn } from "./png.js";
+import { Viewer } from "./viewer.js";
+import { Stage } from "./watch.js";
+
+const jobs = new Jobs();
+const input = new Input(paintMask);
+const form = new Form({ submit: generate, input });
+const gallery = new Gallery((item) => viewer.open(item));
+const viewer = new Viewer(gallery, {
+  reuse,
+  useSeed,
+  useAsInput: (file) => void startFrom(file),
+  deleted: (id) => gallery.drop(id),
+});
+const stage = new Stage(jobs, {
+  open: (id, index) => void open(id, index),
+  useSeed,
+  size: () => form.size(),
+});
+const machine = new Machine(jobs, { look: (id) => stage.look(id), changed: () => void offer() });
+const feed = new Feed({
+  // As many as an address may well hold.
+  jobs: () => jobs.own().slice(-200),
+  heard: (data) => jobs.heard(data),
+  opened: () => void arrived(),
+  lost: () => machine.reached(false),
+});
+
+jobs.onEnd((job) => {
+  if (job.state === "completed" && job.images.length) void gallery.add(job.id);
+  if (job.seed !== null) form.lastSeed = job.seed;
+});
+
+/** What the worker says to people, in one line. */
+function notice(/** @type {string} */ text) {
+  say(byId("notice"), text);
+}
+
+async function generate() {
+  const body = form.request();
+  try {
+    const answer = await submit(body);
+    form.accept();
+    notice("");
+    const { image, mask, ...request } = body;
+    stage.look(jobs.submitted(answer, request).id);
+    feed.listen();
+    if (innerWidth < 800) byId("stage").scrollIntoView({ behavior: "smooth" });
+  } catch (error) {
+    if (!(error instanceof Refused)) return notice("The worker cannot be reached; try again in a moment.");
+    if (error.fields.length) form.refuse(error.fields);
+    notice(error.fields.length ? "" : error.message);
+  }
+}
+
+/** The feed stands, for the first time or again. */
+async function arrived() {
+  machine.reached(true);
+  await jobs.catchUp().catch(() => {});
+  await stage.resume();
+  feed.listen();
+  void gallery.load();
+  void offer();
+}
+
+async function offer() {
+  const capabilities = await get("/v1/capabilities").catch(() => null);
+  if (capabilities) form.offer(capabilities);
+}
+
+async function open(/** @type {string} */ id, /** @type {number} */ index) {
+  const view = await get(`/v1/jobs/${id}`).catch(() => null);
+  if (view?.images[index]) viewer.open(gallery.find(id, index) ?? itemsOf(view)[index]);
+}
+
+function useSeed(/** @type {number} */ seed) {
+  form.lock(String(seed));
+  notice(`Seed ${seed} is used until you unlock it.`);
+}
+
+function reuse(/** @type {any} */ settings) {
+  const missing = form.apply(settings);
+  byId("prompt").focus();
+  notice(missing.length ? `Taken over, but ${missing.join(" and ")} is not to be had here.` : "The settings are taken over.");
+}
+
+async function startFrom(/** @type {Blob} */ file) {
+  const taken = await input.take(file);
+  notice(taken ? "" : "That is no picture that can be read; take a PNG, JPEG or WebP.");
+  if (taken) byId("input").scrollIntoView({ block: "nearest" });
+}
+
+async function readSettings(/** @type {Blob} */ file) {
+  const settings = await settingsIn(file);
+  if (settings) reuse(settings);
+  else notice("That file does not say how it was made.");
+}
+
+takeFiles({
+  startFrom: (file) => void startFrom(file),
+  readSettings: (file) => void readSettings(file),
+  none: () => notice("That is no picture."),
+});
+
+onKeyNeeded((wrong) => new Promise((done) => {
+  const dialog = byId("key");
+  say(byId("key-wrong"), wrong ? "That key is not right." : "");
+  dialog.addEventListener("cancel", (/** @type {Event} */ event) => event.preventDefault());
+  dialog.addEventListener("close", () => done({ text: byId("key-text").value.trim(), remember: byId("key-keep").checked }), { once: true });
+  dialog.showModal();
+}));
+
+if (innerWidth < 800) byId("settings").open = byId("machine-details").open = false;
+void offer();
+feed.open();

@@ -1,0 +1,121 @@
+// @ts-check
+// One picture in full: how it was made, what can be done with it, and another one beside it to compare.
+
+import { pictureFile, remove, show } from "./api.js";
+import { byId, make, seconds } from "./dom.js";
+
+/** @typedef {import("./gallery.js").Item} Item */
+
+const LABELS = /** @type {Record<string, string>} */ ({
+  prompt: "Prompt", negative_prompt: "Without", seed: "Seed", size: "Size", steps: "Steps", guidance_scale: "Guidance",
+  scheduler: "Scheduler", model: "Model", loras: "LoRAs", strength: "Strength", image: "Started from", mask: "Mask",
+  run_s: "Took", made: "Made",
+});
+
+/** The settings that make this picture again. */
+export function settingsOf(/** @type {Item} */ { job, index }) {
+  const { operation, preview, on_disconnect, count, image, mask, ...asked } = job.request;
+  // Of an input image only a part of the steps is done.
+  const steps = asked.steps ?? (job.request.image ? undefined : job.total);
+  return { ...asked, ...job.settled, steps, seed: job.seed === null ? null : job.seed + index };
+}
+
+export class Viewer {
+  /** @type {Item | null} */
+  #item = null;
+  /** @type {Item | null} the one to compare with */
+  #pinned = null;
+
+  /**
+   * @param {import("./gallery.js").Gallery} gallery
+   * @param {{reuse: (settings: any) => void, useSeed: (seed: number) => void, useAsInput: (file: Blob) => void, deleted: (id: string) => void}} page
+   */
+  constructor(gallery, page) {
+    this.gallery = gallery;
+    this.page = page;
+    this.dialog = byId("viewer");
+    this.dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const next = by && this.#item && this.gallery.beside(this.#item, by);
+      if (next) this.open(next);
+    });
+    this.dialog.addEventListener("click", (/** @type {Event} */ event) => {
+      if (event.target === this.dialog) this.dialog.close();
+    });
+  }
+
+  /** Show a picture. */
+  open(/** @type {Item} */ item) {
+    this.#item = item;
+    const pair = this.#pinned && this.#pinned.key !== item.key ? [this.#pinned, item] : [item];
+    this.dialog.classList.toggle("pair", pair.length > 1);
+    this.dialog.replaceChildren(this.#bar(item), make("div", { className: "sheets" }, ...pair.map((each) => this.#sheet(each))));
+    if (!this.dialog.open) this.dialog.showModal();
+    this.dialog.querySelector(".close")?.focus();
+  }
+
+  #bar(/** @type {Item} */ item) {
+    const { job, index } = item;
+    const button = (/** @type {string} */ text, /** @type {(event: any) => void} */ onclick, className = "quiet") =>
+      make("button", { type: "button", className, onclick }, text);
+    const leave = (/** @type {() => void} */ act) => () => {
+      this.dialog.close();
+      act();
+    };
+    const input = async () => {
+      const file = await pictureFile(item.url);
+      this.dialog.close();
+      this.page.useAsInput(file);
+    };
+    return make("div", { className: "row actions" },
+      button("Reuse settings", leave(() => this.page.reuse(settingsOf(item)))),
+      button("Reuse seed", leave(() => this.page.useSeed(job.seed + index))),
+      button("Start from it", () => void input()),
+      button("Download", () => void download(item)),
+      this.#pinned && this.#pinned.key === item.key
+        ? button("Now open another …", () => { this.#pinned = null; this.open(item); })
+        : this.#pinned
+          ? button("End comparing", () => { this.#pinned = null; this.open(item); })
+          : button("Compare with …", () => { this.#pinned = item; this.dialog.close(); }),
+      button("Delete", (event) => {
+        if (event.target.dataset.sure) void this.#delete(item);
+        else Object.assign(event.target, { textContent: "Delete for good?" }).dataset.sure = "yes";
+      }, "danger"),
+      button("Close", () => this.dialog.close(), "quiet close"),
+    );
+  }
+
+  #sheet(/** @type {Item} */ item) {
+    const { job } = item;
+    const made = { ...settingsOf(item), image: job.request.image, mask: job.request.mask };
+    const facts = /** @type {Record<string, any>} */ ({
+      ...made,
+      size: made.width && `${made.width} × ${made.height}`,
+      loras: made.loras?.map((/** @type {any} */ lora) => `${lora.name} (${lora.scale ?? 1})`).join(", "),
+      run_s: job.run_s !== null && seconds(job.run_s),
+      made: new Date(job.created_at * 1000).toLocaleString(),
+    });
+    const image = make("img", { alt: made.prompt ?? "", width: made.width ?? 512, height: made.height ?? 512 });
+    show(image, item.url).catch(() => { image.alt = "This picture is gone"; });
+    const list = Object.entries(LABELS).filter(([name]) => facts[name] != null && facts[name] !== "" && facts[name] !== false)
+      .map(([name, label]) => make("div", {}, make("dt", {}, label), make("dd", {}, String(facts[name]))));
+    return make("figure", {}, image, make("figcaption", {}, make("dl", {}, ...list)));
+  }
+
+  async #delete(/** @type {Item} */ item) {
+    const next = this.gallery.beside(item, 1) ?? this.gallery.beside(item, -1);
+    // 410: somebody else was quicker.
+    await remove(item.job.job_id, true).catch((error) => { if (error.status !== 410) throw error; });
+    if (this.#pinned?.job.job_id === item.job.job_id) this.#pinned = null;
+    this.page.deleted(item.job.job_id);
+    if (next && next.job.job_id !== item.job.job_id) this.open(next);
+    else this.dialog.close();
+  }
+}
+
+async function download(/** @type {Item} */ item) {
+  const file = await pictureFile(item.url);
+  const address = URL.createObjectURL(file);
+  make("a", { href: address, download: `${item.job.job_id}-${item.index}.${file.type.split("/")[1]}` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}

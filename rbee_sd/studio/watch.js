@@ -1,0 +1,135 @@
+// @ts-check
+// The stage: the job that this tab looks at, its pictures growing in place, how far it is, and Stop. Also the title.
+
+import { remove, show } from "./api.js";
+import { byId, keep, kept, make, say, seconds } from "./dom.js";
+
+/** @typedef {import("./jobs.js").Job} Job */
+
+const TITLE = document.title;
+
+/** One line about where a job is. */
+export function stateOf(/** @type {Job} */ job) {
+  if (job.state === "queued") return job.position ? `waiting, ${job.position} before it` : "waiting, next in turn";
+  if (job.state === "running") {
+    if (!job.step) return "starting …";
+    const left = job.eta === null || job.step === job.total ? "" : ` · ${seconds(job.eta)} left`;
+    return job.step === job.total ? "finishing …" : `step ${job.step} of ${job.total}${left}`;
+  }
+  if (job.state === "failed") return job.error?.message ?? "failed";
+  return { completed: "done", cancelled: "stopped" }[job.state] ?? job.state;
+}
+
+/** How far a job is, from 0 to 100. */
+export function percentOf(/** @type {Job} */ job) {
+  return job.state === "completed" ? 100 : job.total ? (100 * job.step) / job.total : 0;
+}
+
+/** The size of a job's pictures, as far as it is known. */
+export function sizeOf(/** @type {Job} */ job) {
+  return { width: job.settled?.width ?? job.request?.width, height: job.settled?.height ?? job.request?.height };
+}
+
+export class Stage {
+  #id = kept("sessionStorage", "stage", "");
+  #shown = "";
+  #state = "";
+  /** @type {HTMLImageElement[]} */
+  #images = [];
+
+  /**
+   * @param {import("./jobs.js").Jobs} jobs
+   * @param {{open: (id: string, index: number) => void, useSeed: (seed: number) => void, size: () => {width: number, height: number}}} page
+   */
+  constructor(jobs, page) {
+    this.jobs = jobs;
+    this.page = page;
+    jobs.onChange((changed) => {
+      if (changed.has(this.#id)) this.#show();
+      this.#title();
+    });
+    byId("stop").addEventListener("click", () => void this.stop());
+    document.addEventListener("visibilitychange", () => this.#title());
+  }
+
+  /** The job that was looked at before a reload, if there is one: the page begins with it. */
+  async resume() {
+    if (this.#id && !this.jobs.find(this.#id)) await this.jobs.look(this.#id);
+    this.#show();
+  }
+
+  /** Look at this job. */
+  look(/** @type {string} */ id) {
+    this.#id = id;
+    keep("sessionStorage", "stage", id);
+    this.#show();
+  }
+
+  /** Stop the job that is looked at. */
+  async stop() {
+    byId("stop").hidden = true;
+    await remove(this.#id).catch(() => this.#show());
+  }
+
+  #show() {
+    const job = this.jobs.find(this.#id);
+    if (!job) return;
+    const live = job.state === "queued" || job.state === "running";
+    this.#frame(job);
+    byId("progress").value = percentOf(job);
+    byId("stage").dataset.state = job.state;
+    say(byId("state"), stateOf(job));
+    say(byId("narration"), live ? job.narration : "");
+    byId("stop").hidden = !live;
+    if (job.state !== this.#state) {
+      this.#state = job.state;
+      // Each step would be too much for those who listen to the page.
+      say(byId("said"), stateOf(job));
+      const { seed } = job;
+      byId("stage-actions").replaceChildren(...(job.state !== "completed" || seed === null ? [] : [
+        make("button", { type: "button", className: "quiet", onclick: () => this.page.useSeed(seed) }, "Use this seed again"),
+      ]));
+    }
+    this.#images.forEach((image, index) => {
+      const done = job.images[index];
+      const source = done ? done.url : job.previews.get(index);
+      if (!source || image.dataset.source === source) return;
+      image.dataset.source = source;
+      image.classList.toggle("rough", !done);
+      if (done) show(image, source).catch(() => { image.alt = "This picture is gone"; });
+      else image.src = source;
+    });
+  }
+
+  /** A place for each picture, of its final size from the beginning: nothing moves while they come. */
+  #frame(/** @type {Job} */ job) {
+    const { width, height } = { ...this.page.size(), ...Object.fromEntries(Object.entries(sizeOf(job)).filter(([, side]) => side)) };
+    const count = job.images.length || job.request?.count || 1;
+    const shown = `${job.id} ${width} ${height} ${count}`;
+    if (shown === this.#shown) return;
+    const other = !this.#shown.startsWith(job.id);
+    this.#shown = shown;
+    if (other) this.#state = "";
+    if (other || this.#images.length !== count) {
+      this.#images = Array.from({ length: count }, () => make("img", { alt: "" }));
+      byId("pictures").replaceChildren(...this.#images.map((image, index) =>
+        make("div", { className: "place" }, make("button", { type: "button", className: "picture", "aria-label": `Picture ${index + 1} of ${count}`, onclick: () => this.page.open(this.#id, index) }, image))));
+    }
+    for (const image of this.#images) {
+      image.width = width;
+      image.height = height;
+      /** @type {HTMLElement} */ (image.parentElement).style.setProperty("--ratio", String(width / height));
+    }
+    byId("pictures").style.setProperty("--across", String(Math.ceil(Math.sqrt(count))));
+  }
+
+  #title() {
+    const own = this.jobs.own().map((id) => this.jobs.find(id)).filter((job) => job !== undefined);
+    const job = own.find((each) => each.state === "running") ?? own[0];
+    let title = TITLE;
+    if (job?.state === "running") title = `${Math.round(percentOf(job))} % · ${TITLE}`;
+    else if (job) title = `waiting · ${TITLE}`;
+    else if (document.hidden && this.jobs.find(this.#id)?.state === "completed") title = `done · ${TITLE}`;
+    if (document.title !== title) document.title = title;
+  }
+}

@@ -1,0 +1,186 @@
+"""The gallery, one picture in full, and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import uuid
+from pathlib import Path
+
+from selenium.webdriver import Keys
+
+from tests.browser.conftest import MakePage
+from tests.browser.page import Page, until
+from tests.pictures import chunk, png
+
+
+def make(page: Page, *prompts: str) -> None:
+    """Have these made, one after the other."""
+    for prompt in prompts:
+        page.generate(prompt)
+        until(lambda wanted=prompt: titles(page)[:1] == [wanted])  # type: ignore[misc]
+
+
+def titles(page: Page) -> list[str]:
+    """The prompts of the tiles, in the order in which they are shown."""
+    script = """
+        const tiles = [...document.querySelectorAll("#tiles li")];
+        tiles.sort((one, other) => one.dataset.place - other.dataset.place);
+        return tiles.map(tile => tile.querySelector("button").title);
+    """
+    return list(page.run(script))
+
+
+def open_tile(page: Page, place: int) -> None:
+    """Open a picture of the gallery."""
+    until(lambda: page.all(f'#tiles [data-place="{place}"] button'))[0].click()
+    until(lambda: page.get("viewer").is_displayed())
+
+
+def test_the_gallery_holds_finished_pictures_newest_first_also_after_a_reload(page: Page) -> None:
+    make(page, "one", "two", "three")
+    until(lambda: titles(page) == ["three", "two", "one"])
+    page.open()
+    until(lambda: titles(page) == ["three", "two", "one"])
+    assert page.text("gallery-count") == "3"
+
+
+def test_a_picture_in_full_says_how_it_was_made_and_its_settings_can_be_used_again(page: Page) -> None:
+    page.type("negative_prompt", "blue")
+    page.type("seed", "4711")
+    page.type("width", "128")
+    page.slide("steps", 9)
+    make(page, "a red circle")
+    page.press("The model's defaults")
+    page.type("prompt", "another")
+    open_tile(page, 0)
+    told = page.get("viewer").text
+    for part in ("a red circle", "blue", "4711", "128 × 64", "9", "euler"):
+        assert part in told
+    page.press("Reuse settings")
+    until(lambda: not page.get("viewer").is_displayed())
+    values = {
+        name: page.get(name).get_attribute("value") for name in ("prompt", "negative_prompt", "seed", "width", "steps")
+    }
+    assert values == {"prompt": "a red circle", "negative_prompt": "blue", "seed": "4711", "width": "128", "steps": "9"}
+
+
+def test_the_seed_of_any_picture_of_a_job_can_be_used_again(page: Page) -> None:
+    page.type("seed", "100")
+    page.slide("count", 3)
+    make(page, "a red circle")
+    open_tile(page, 2)
+    page.press("Reuse seed")
+    assert page.get("seed").get_attribute("value") == "102"
+
+
+def test_the_arrow_keys_go_from_picture_to_picture(page: Page) -> None:
+    make(page, "one", "two")
+    open_tile(page, 0)
+    assert "two" in page.get("viewer").text
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    until(lambda: "one" in page.get("viewer").text)
+
+
+def test_a_picture_is_downloaded_as_a_file(page: Page, profile: Path) -> None:
+    make(page, "a red circle")
+    open_tile(page, 0)
+    page.press("Download")
+    folder = profile / "downloads"
+    job_id = page.fetch("/v1/jobs")["jobs"][0]["job_id"]
+    until(lambda: (folder / f"{job_id}-0.png").exists())
+    assert (folder / f"{job_id}-0.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_is_deleted_when_that_is_said_twice(page: Page) -> None:
+    make(page, "one", "two")
+    open_tile(page, 0)
+    page.press("Delete")
+    assert len(page.fetch("/v1/jobs")["jobs"]) == 2
+    page.press("Delete for good?")
+    until(lambda: len(page.fetch("/v1/jobs")["jobs"]) == 1)
+    until(lambda: "one" in page.get("viewer").text)
+    page.press("Close")
+    assert titles(page) == ["one"]
+
+
+def test_two_pictures_are_compared_side_by_side(page: Page) -> None:
+    make(page, "one", "two")
+    open_tile(page, 0)
+    page.press("Compare with …")
+    open_tile(page, 1)
+    assert len(page.all("#viewer figure")) == 2
+    assert page.all("#viewer figure")[0].rect["y"] == page.all("#viewer figure")[1].rect["y"]
+    page.press("End comparing")
+    assert len(page.all("#viewer figure")) == 1
+
+
+def test_a_png_of_another_tool_fills_the_form(page: Page) -> None:
+    text = (
+        "a castle, (snow:1.2)\nsecond line\nNegative prompt: people, cars\n"
+        "Steps: 12, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5.5, Seed: 123456789012, Size: 192x128, "
+        'Model: "a, b", Version: v1.10'
+    )
+    page.give(
+        "castle.png", "drop", png(chunk(b"tEXt", b"parameters\0" + text.encode())), target='[data-drop="settings"]'
+    )
+    until(lambda: page.get("prompt").get_attribute("value") == "a castle, (snow:1.2)\nsecond line")
+    names = ("negative_prompt", "steps", "guidance_scale", "seed", "width", "height", "scheduler")
+    assert [page.get(name).get_attribute("value") for name in names] == [
+        "people, cars",
+        "12",
+        "5.5",
+        "123456789012",
+        "192",
+        "128",
+        "dpmpp_2m_karras",
+    ]
+
+
+def test_a_png_that_says_nothing_changes_nothing(page: Page) -> None:
+    page.type("prompt", "mine")
+    page.give("plain.png", "drop", png(), target='[data-drop="settings"]')
+    until(lambda: page.text("notice") == "That file does not say how it was made.")
+    assert page.get("prompt").get_attribute("value") == "mine"
+
+
+def test_thousands_of_pictures_are_scrolled_through_with_a_screenful_in_the_page(
+    make_page: MakePage, tmp_path: Path
+) -> None:
+    page = make_page(drain_timeout=0)
+    page.open()
+    make(page, "a red circle")
+    page.leave()
+    page.worker.process.terminate()
+    page.worker.wait()
+    multiply(tmp_path / "state0", 5000)
+    page.restart()
+    page.open()
+    until(lambda: page.all("#tiles li"))
+    most = 0
+
+    def scrolled_to_the_end() -> bool:
+        nonlocal most
+        page.run("scrollTo(0, document.body.scrollHeight)")
+        most = max(most, int(page.run("return document.querySelectorAll('#tiles li').length")))
+        return page.text("gallery-count") == "5000" and bool(page.all('#tiles [data-place="4999"]'))
+
+    until(scrolled_to_the_end)
+    assert most < 150
+    page.run("scrollTo(0, 0)")
+    until(lambda: [tile.get_property("naturalWidth") for tile in page.all('#tiles [data-place="0"] img')] == [64])
+
+
+def multiply(state: Path, jobs: int) -> None:
+    """Make the one job in a worker's state folder, which has ended, so many."""
+    database = sqlite3.connect(state / "jobs.sqlite")
+    names = [row[1] for row in database.execute("PRAGMA table_info(jobs)") if row[1] not in ("number", "id")]
+    (first,) = database.execute("SELECT id FROM jobs").fetchone()
+    for _ in range(jobs - 1):
+        other = f"job_{uuid.uuid4()}"
+        rest = ", ".join(names)
+        database.execute(f"INSERT INTO jobs (id, {rest}) SELECT ?, {rest} FROM jobs WHERE id = ?", (other, first))  # noqa: S608
+        shutil.copytree(state / "images" / first, state / "images" / other, copy_function=os.link)
+    database.commit()
+    database.close()
