@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ def command(
     if output is not None and fields["format"] is None and output.suffix.lower() in inputs.FORMATS:
         request["format"] = inputs.FORMATS[output.suffix.lower()]
     settings = options.read(conf, flags)
+    if output == Path("-"):
+        raise click.UsageError("name a file to write to; /dev/stdout is one")
     if output is not None and not output.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder {output.parent} to write to")
     # Of a worker that runs already, only a model that was asked for by name is asked for.
@@ -114,7 +116,9 @@ async def _generate(
                     pictures.keep(number, prompt, result, display.say)
                 except (ClientError, OSError) as error:
                     failures.append(error)
-                    pictures.failed(prompt, error)
+                    # It may be standard output itself that is closed.
+                    with suppress(OSError):
+                        pictures.failed(prompt, error)
                     if len(prompts) > 1:
                         display.say(f"[{number + 1}/{len(prompts)}] failed: {error}")
 

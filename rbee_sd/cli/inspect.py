@@ -11,6 +11,8 @@ import click
 from rbee_sd.cli import calling
 from rbee_sd.parameters.picture import parameters_in
 
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that change the direction of what follows."""
 LARGEST = 256 * 1024 * 1024
 """Bytes of a file that is looked at."""
 
@@ -34,7 +36,7 @@ def command(file: BinaryIO, as_json: bool) -> None:
         calling.end(f"{file.name} does not say how it was made", 1)
     if as_json:
         told = {"fields": found.fields, "settings": found.settings, "text": found.text}
-        click.echo(json.dumps(told, ensure_ascii=False))
+        click.echo(json.dumps(told))
         return
     click.echo(_harmless(found.text))
     for name, value in found.fields.items():
@@ -42,5 +44,9 @@ def command(file: BinaryIO, as_json: bool) -> None:
 
 
 def _harmless(text: str) -> str:
-    """Text of strangers for a terminal: without the characters that would command it."""
-    return "".join("\ufffd" if category(each) == "Cc" and each not in "\n\t" else each for each in text)
+    """Text of strangers for a terminal: without the characters that would command it, or turn what it shows."""
+    return "".join("\ufffd" if _commands(each) else each for each in text)
+
+
+def _commands(each: str) -> bool:
+    return each in TURNING or (category(each) == "Cc" and each not in "\n\t")

@@ -35,7 +35,7 @@ def list_jobs(worker: Worker, state: str = "", limit: int = 20, as_json: bool = 
             return await client.jobs(state=state, limit=limit)
 
     for job in calling.run(ask()):
-        click.echo(json.dumps(job, ensure_ascii=False) if as_json else _line(job))
+        click.echo(json.dumps(job) if as_json else _line(job))
 
 
 @command.command("show")
@@ -48,7 +48,7 @@ def show_job(worker: Worker, job_id: str) -> None:
         async with worker.client() as client:
             return await client.job(job_id)
 
-    click.echo(json.dumps(calling.run(ask()), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(calling.run(ask()), indent=2))
 
 
 @command.command("cancel")

@@ -33,7 +33,7 @@ class Pictures:
         """Write the pictures of the prompt of this number, counted from 0, and tell. Raises `OSError`."""
         complete = result.complete
         first = self._output or Path(f"rbee-sd-{complete.seed}.{complete.format}")
-        told = []
+        told, lines = [], []
         for image in result.images:
             place = image.index + (number * self._count if self._counted_through else 0)
             path = first.with_stem(f"{first.stem}-{place}") if place else first
@@ -41,9 +41,10 @@ class Pictures:
             told.append({"file": str(path), "index": image.index, "seed": image.seed, "flagged": image.flagged})
             if self._draw is not None and (shown := self._draw(image.data)):
                 say(shown)
-            if not self._as_json:
-                click.echo(f"{path}  {complete.width} x {complete.height}, seed {image.seed}")
-        if self._as_json:
+            lines.append(f"{path}  {complete.width} x {complete.height}, seed {image.seed}")
+        if not self._as_json:
+            click.echo("\n".join(lines))
+        else:
             size = {"width": complete.width, "height": complete.height}
             _tell({"prompt": prompt, "job_id": result.job_id, "seed": complete.seed, **size, "images": told})
 
@@ -55,7 +56,12 @@ class Pictures:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a whole file or none. Raises `OSError`."""
+    """Write a whole file or none; into a device or a pipe, as it comes. Raises `OSError`."""
+    # Where a link leads, not in its place.
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         aside.write_bytes(data)
@@ -65,4 +71,4 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _tell(line: dict[str, object]) -> None:
-    click.echo(json.dumps(line, ensure_ascii=False))
+    click.echo(json.dumps(line))

@@ -84,7 +84,7 @@ async def _events_of(client: AsyncClient, job_id: str) -> AsyncGenerator[Event]:
 def _tell(event: Event) -> None:
     # A preview is a picture in base64, nothing for a line.
     if not isinstance(event, Preview):
-        click.echo(json.dumps(event.data, ensure_ascii=False))
+        click.echo(json.dumps(event.data))
 
 
 def _sentence(event: Event) -> str:

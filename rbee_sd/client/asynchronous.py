@@ -12,6 +12,7 @@ import httpx2
 
 from rbee_sd.client import calls
 from rbee_sd.client.calls import Call
+from rbee_sd.client.errors import ClientError
 from rbee_sd.client.events import Complete, Event, OnEvent
 from rbee_sd.client.link import ERRORS, LEAVING, PATIENCE, Attempts, Link
 from rbee_sd.client.reading import Reading
@@ -110,17 +111,20 @@ class AsyncClient:
             return self._link.healthy(error)
 
     async def _completed(self, fields: dict[str, Any], on_event: OnEvent | None) -> Complete:
-        job_id = (await self.submit(**fields)).job_id
+        # Its own task: cancelled on its way, nobody would know whether there is a job.
+        submission = asyncio.ensure_future(self.submit(**fields))
         last = None
         try:
+            job_id = (await asyncio.shield(submission)).job_id
             async with aclosing(self.stream(job_id)) as events:
                 async for last in events:
                     if on_event is not None:
                         on_event(last)
         except asyncio.CancelledError:
             # Once: whoever wants to go shall not have to wait for a worker that does not answer.
-            with suppress(*ERRORS):
-                await self._http.delete(calls.job_path(job_id), timeout=LEAVING)
+            with suppress(*ERRORS, ClientError, TimeoutError):
+                async with asyncio.timeout(LEAVING):
+                    await self._http.delete(calls.job_path((await submission).job_id))
             raise
         return completed(job_id, last)
 

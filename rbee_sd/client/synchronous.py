@@ -12,6 +12,7 @@ import httpx2
 
 from rbee_sd.client import calls
 from rbee_sd.client.calls import Call
+from rbee_sd.client.errors import ClientError
 from rbee_sd.client.events import Complete, Event, OnEvent
 from rbee_sd.client.link import ERRORS, LEAVING, PATIENCE, Attempts, Link
 from rbee_sd.client.reading import Reading
@@ -110,17 +111,21 @@ class Client:
             return self._link.healthy(error)
 
     def _completed(self, fields: dict[str, Any], on_event: OnEvent | None) -> Complete:
-        job_id = self.submit(**fields).job_id
+        # So that who is interrupted in the midst of it can ask again, and learns which job it is.
+        submission = calls.submission(fields, fields.pop("idempotency_key", None))
         last = None
         try:
+            job_id = calls.submitted(self._ask(submission)).job_id
             with closing(self.stream(job_id)) as events:
                 for last in events:
                     if on_event is not None:
                         on_event(last)
         except KeyboardInterrupt:
             # Once: whoever wants to go shall not have to wait for a worker that does not answer.
-            with suppress(*ERRORS):
-                self._http.delete(calls.job_path(job_id), timeout=LEAVING)
+            with suppress(*ERRORS, ClientError):
+                answer = self._http.request(submission.method, submission.path, **submission.options(), timeout=LEAVING)
+                if answer.is_success:
+                    self._http.delete(calls.job_path(calls.submitted(answer).job_id), timeout=LEAVING)
             raise
         return completed(job_id, last)
 

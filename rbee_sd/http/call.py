@@ -38,15 +38,18 @@ class CallHandler(JobListener, BodyHandler):
     _streaming = False
     _answered = False
 
-    async def start(self, fields: dict[str, Any], *, again: bool | None = None) -> Job:
+    async def start(
+        self, fields: dict[str, Any], *, sent: Mapping[str, Any] | None = None, again: bool | None = None
+    ) -> Job:
         """Make the job of this request, and listen to it. Raises `RequestError`.
 
-        `again`: the client says that it has sent this before, and had no answer; None where clients never say.
+        `sent`: what the client sent, where that is more lasting than the fields that it became. `again`: the client
+        says that it has sent this before, and had no answer; None where clients never say.
         """
         self.enter()
         call = self.request_id
         if again is not None:
-            call = digest_of({"owner": self.owner, "path": self.request.path, "fields": fields}).hex()
+            call = digest_of({"owner": self.owner, "path": self.request.path, "sent": sent or fields}).hex()
         job = self.context.retries.returned(call) if again else None
         if job is None:
             job = await self.context.desk.accept(fields, self.idempotency_key(), self.owner, call)
@@ -64,7 +67,9 @@ class CallHandler(JobListener, BodyHandler):
         if self.cursor is None:
             raise RuntimeError("nothing was started")
         async for _ in self.follow(self.cursor):
-            pass
+            # Where much happens, nobody asks whether the client is `still_there`.
+            if self._hung_up():
+                return False
         if not self.cursor.exhausted:
             return False
         if job.state is not State.COMPLETED:

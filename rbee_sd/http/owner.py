@@ -1,7 +1,7 @@
 """Who a request comes from, so that clients can take turns. A pure decision; no state, no I/O.
 
-An address, for those who have no API key of their own. It is no proof of anything, and nothing but fairness and
-quotas hang on it.
+An address, for those who have no API key of their own. It is no proof of anything: fairness and quotas hang on it, and
+which jobs the dialects take for a client's own, but no right that others do not have.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from rbee_sd.http.docs.handlers import Book, DocsHandler, OpenAPIHandler
 from rbee_sd.http.health import CapabilitiesHandler, HealthHandler, ReadyHandler, StatusHandler
 from rbee_sd.http.jobs import CancellableJobHandler, ImageHandler, JobHandler, JobsHandler, SubmitHandler
 from rbee_sd.http.metrics import MetricsHandler
+from rbee_sd.http.openai.handlers import UnknownCallHandler
 from rbee_sd.http.openai.routes import OPENAI
 from rbee_sd.http.sdapi.base import UnknownHandler
 from rbee_sd.http.sdapi.routes import SDAPI
@@ -45,7 +46,10 @@ ROUTES: tuple[tuple[str, type[BaseHandler]], ...] = (
     *OPENAI,
     *SDAPI,
 )
-UNKNOWN: tuple[tuple[str, type[BaseHandler]], ...] = ((r"/sdapi/.*", UnknownHandler),)
+UNKNOWN: tuple[tuple[str, type[BaseHandler]], ...] = (
+    (r"/v1/(?:images|models)/.*", UnknownCallHandler),
+    (r"/sdapi/.*", UnknownHandler),
+)
 """Paths without a route whose clients want to be told so in their own way."""
 
 

@@ -22,6 +22,12 @@ MAX_LINE = 65_536
 MAX_LIKELY = 20
 """Lines that are tried, from the last one."""
 MAX_SETTINGS = 200
+MAX_PARTS = 1000
+"""Parts between commas of that line."""
+MAX_JSON = 4096
+"""Characters of a value that is written as an object or list."""
+MAX_TRIES = 20
+"""Such values of a line: what looks like one, and is none, has to be read as far as it looks so."""
 FEWEST = 3
 """Settings that make a line one of settings and not a sentence with a colon."""
 NEEDED = "Steps"
@@ -54,22 +60,27 @@ def parse(text: str) -> Infotext:
 def _settings(line: str) -> dict[str, str]:
     """The settings on a line; none if it is not that line."""
     found: dict[str, str] = {}
-    place = 0
-    while place < len(line) and len(found) < MAX_SETTINGS:
+    place = tries = 0
+    for _ in range(MAX_PARTS):
+        if place >= len(line) or len(found) >= MAX_SETTINGS:
+            break
         name = NAME.match(line, place)
-        value, place = _value(line, name.end() if name else place)
+        start = name.end() if name else place
+        nested = line[start : start + 1] in ("{", "[") and tries < MAX_TRIES
+        tries += nested
+        value, place = _value(line, start, nested=nested)
         if name:
             found.setdefault(name[1].strip(), value)
     return found if NEEDED in found and len(found) >= FEWEST else {}
 
 
-def _value(line: str, place: int) -> tuple[str, int]:
-    """The value that begins there, and where the next setting does."""
+def _value(line: str, place: int, *, nested: bool) -> tuple[str, int]:
+    """The value that begins there, and where the next setting does. `nested`: it may be an object or a list."""
     if string := STRING.match(line, place):
         end = string.end()
         value = _unquoted(string[0])
     else:
-        end = _end_of_json(line, place) if line[place : place + 1] in ("{", "[") else place
+        end = _end_of_json(line, place) if nested else place
         comma = line.find(",", end)
         end = comma if comma >= 0 else len(line)
         value = line[place:end].strip()
@@ -87,6 +98,6 @@ def _unquoted(quoted: str) -> str:
 def _end_of_json(line: str, place: int) -> int:
     """Where the object or list ends that is written as it is, as Civitai's are; where it begins if it is none."""
     try:
-        return json.JSONDecoder().raw_decode(line, place)[1]
+        return place + json.JSONDecoder().raw_decode(line[place : place + MAX_JSON])[1]
     except (ValueError, RecursionError):
         return place

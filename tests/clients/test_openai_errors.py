@@ -151,6 +151,7 @@ async def test_a_form_may_be_written_in_more_ways_than_one(client: Client) -> No
         ({"files": FORM | {"markup": ("upload", IMAGE)}}, 400, "unknown_parameter"),
         ({"files": FORM | {"n": (None, "two")}}, 400, "invalid_value"),
         ({"files": FORM | {"loras": (None, "watercolour")}}, 400, "invalid_value"),
+        ({"files": FORM | {"seed": (None, "9" * 30)}}, 400, "invalid_value"),
         ({"files": [("prompt", (None, "a")), ("prompt", (None, "b")), ("image", ("u", IMAGE))]}, 400, "invalid_value"),
         (form(part("prompt", b"\xff"), part("image", IMAGE)), 400, "invalid_value"),
         (form(*[part(str(number), b"") for number in range(65)]), 400, "invalid_form"),
@@ -187,6 +188,8 @@ async def test_every_refusal_has_the_shape_of_the_dialect(counted: Client, small
     error_in(await post(GENERATIONS, json=good, headers={"Origin": "https://x.org"}), 403, "origin_not_allowed")
     error_in(await post(GENERATIONS, json=good, headers={"Idempotency-Key": "a b"}), 400, "invalid_value")
     error_in(await counted.http.get("/v1/models/other"), 404, "model_not_found")
+    error_in(await counted.http.get("/v1/models/"), 404, "not_found")
+    error_in(await post("/v1/images/nothing", json=good), 404, "not_found")
     for path in (GENERATIONS, "/v1/images/edits"):
         answer = await counted.http.get(path)
         assert answer.headers["allow"] == "POST, OPTIONS"

@@ -306,6 +306,18 @@ async def test_who_stops_waiting_for_images_cancels_the_job(server: Server, faul
     assert job["state"] == "cancelled"
 
 
+async def test_who_stops_before_the_job_is_accepted_cancels_it_too(server: Server, faults: Faults) -> None:
+    faults.on("slow", "0.1")
+    async with AsyncClient(server.url) as client:
+        for delay in (0.0, 0.001, 0.003, 0.005, 0.01):
+            waiting = asyncio.ensure_future(client.generate("a", steps=150))
+            await asyncio.sleep(delay)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert {job["state"] for job in await client.jobs()} <= {"cancelled"}
+
+
 async def test_ctrl_c_cancels_the_job(server: Server, faults: Faults) -> None:
     faults.on("slow", "0.05")
 

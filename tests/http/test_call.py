@@ -100,6 +100,16 @@ async def test_it_stops_too_when_the_client_had_sent_stray_bytes(server: Server,
 
 
 @pytest.mark.faults({"slow": "0.02"})
+async def test_it_stops_too_when_steps_come_faster_than_heartbeats(server: Server, client: Client, dial: Dial) -> None:
+    await client.ready()
+    wire = await begun(server, dial, steps=LONG)
+    await wire.send(b"\r\n")
+    wire.close()
+    assert (await state_of_only_job(client))["state"] == "cancelled"
+    assert await forwards(client) < LONG
+
+
+@pytest.mark.faults({"slow": "0.02"})
 async def test_another_listener_keeps_the_job_of_a_call_alive(server: Server, client: Client, dial: Dial) -> None:
     await client.ready()
     wire = await begun(server, dial, steps=40)

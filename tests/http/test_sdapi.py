@@ -213,6 +213,12 @@ async def test_refusals_are_of_the_dialects_shape(client: Client, dial: Dial, se
         ),
         ({"seed": "many"}, "seed: Input should be a valid integer"),
         ({"seed": -2}, "seed: Input should be greater than or equal to 0"),
+        ({"prompt": "x" + "<lora:q>" * 100_000}, "prompt: String should have at most"),
+        ({"clip_skip": "1" + "0" * 30}, "clip_skip: Input should be less than or equal to"),
+        (
+            {"override_settings": {"CLIP_stop_at_last_layers": 10**18 * 100}},
+            "override_settings.CLIP_stop_at_last_layers: ",
+        ),
         ({"enable_hr": True}, "enable_hr: this worker makes no second pass"),
         ({"script_name": "X/Y/Z plot"}, "script_name: there is no script 'X/Y/Z plot' here"),
         (

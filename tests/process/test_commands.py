@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from rbee_sd.smoke.png import size_of
 from tests.conftest import Client, Faults, eventually
@@ -83,7 +84,7 @@ async def test_several_prompts_are_made_together_and_numbered_in_their_order(
     assert len(output.splitlines()) == 4
     assert "o-3.png  64 x 64, seed 8" in output
     # The same seeds, so the same colours, whatever the prompt.
-    assert (tmp_path / "o.png").read_bytes() == (tmp_path / "o-2.png").read_bytes()
+    assert Image.open(tmp_path / "o.png").tobytes() == Image.open(tmp_path / "o-2.png").tobytes()
     assert "[2/2] step 2 of 2" in errors
 
 
@@ -139,6 +140,36 @@ async def test_a_picture_that_cannot_be_written_is_status_1(worker: Client, call
     assert status == 1, errors
     assert "File name too long" in errors
     assert files(tmp_path) == set()
+
+
+async def test_pictures_go_where_a_link_leads_and_through_a_pipe(worker: Client, call: Call, tmp_path: Path) -> None:
+    url = url_of(worker)
+    (tmp_path / "link.png").symlink_to("real.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    reading = asyncio.create_task(asyncio.to_thread((tmp_path / "pipe.png").read_bytes))
+    for name in ("link.png", "pipe.png"):
+        status, _, errors = await call("generate", "a", "--steps", "1", "--url", url, "-o", name)
+        assert status == 0, errors
+    assert (tmp_path / "link.png").is_symlink()
+    assert (await reading).startswith(b"\x89PNG")
+    assert (tmp_path / "real.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "pipe.png").is_fifo()
+    status, _, errors = await call("generate", "a", "--url", url, "-o", "-")
+    assert status == 2, errors
+
+
+async def test_where_nobody_reads_what_is_told_all_pictures_are_written(worker: Client, tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$@" >/dev/full', "sh", *COMMAND, "generate", "a", "b", "--json", "-o", "y.png"),
+        *("--steps", "1", "--url", url_of(worker)),
+        cwd=tmp_path,
+        env=surroundings(tmp_path),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await child.communicate()
+    assert child.returncode == 1
+    assert b"Traceback" not in errors
+    assert files(tmp_path) == {"y.png", "y-1.png"}
 
 
 async def test_ctrl_c_cancels_all_that_was_submitted(worker: Client, faults: Faults, tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ def test_loras_in_a_prompt_become_fields(prompt: str, text: str, loras: dict[str
     assert notes == []
 
 
+def test_of_many_loras_that_are_not_there_a_few_are_named() -> None:
+    text, loras, notes = prompts.split("a" + "".join(f"<lora:{number}>" * 3 for number in range(500)), LORAS)
+    assert (text, loras) == ("a", [])
+    assert len(set(notes)) == len(notes) == prompts.MAX_NOTES
+
+
 @pytest.mark.parametrize(
     "tag", ["<lora:nobody:1>", "<lora:ink:much>", "<lora:ink:1e9>", "<lora:ink:nan>", "<lora:../a>"]
 )

@@ -68,7 +68,7 @@ class ImagesHandler(DialectHandler, CallHandler):
         if (model := self.context.model_names.resolve(request.model)) is not None:
             fields["model"] = model
         try:
-            job = await self.start(fields, again=self._sent_again())
+            job = await self.start(fields, sent=request.model_dump(), again=self._sent_again())
         except RequestError as error:
             raise renamed(error) from error
         # The files are the job's now, and gone with it.
@@ -185,3 +185,12 @@ class ModelHandler(DialectHandler):
         """A model by any name that a request may give."""
         self.context.model_names.resolve(name)
         self.answer(described(name))
+
+
+class UnknownCallHandler(DialectHandler):
+    """What OpenAI's API has beside these, or below them."""
+
+    def admit(self) -> None:
+        """After the door: a stranger is not told what is here."""
+        super().admit()
+        raise RequestError(404, "not_found", "this worker does not have that part of OpenAI's API")

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_validator
 from rbee_sd.errors import FieldError
 from rbee_sd.messages import ALPHA, INPAINT, TEXT, TRANSFORM
 from rbee_sd.operations.body import Request
-from rbee_sd.operations.limits import Limits
+from rbee_sd.operations.limits import MAX_PRIORITY, MAX_SEED, Limits
 
 SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", re.ASCII)
 MAX_IMAGES = 10
@@ -67,13 +67,13 @@ class ImagesRequest(Request):
     response_format: Literal["b64_json", "url"] = Field("b64_json", description="Images themselves, or addresses.")
     user: str = Field("", max_length=MAX_IGNORED, description="Ignored.")
 
-    seed: int | None = Field(None, description="Ours: same seed, same image.")
-    steps: int | None = Field(None, description="Ours: denoise steps.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Ours: same seed, same image.")
+    steps: int | None = Field(None, ge=1, le=MAX_SEED, description="Ours: denoise steps.")
     negative_prompt: str | None = Field(None, description="Ours: what the image must not show.")
     guidance_scale: float | None = Field(None, description="Ours: how closely to follow the prompt.")
     scheduler: str | None = Field(None, description="Ours: one of the names in /v1/capabilities.")
     loras: list[dict[str, Any]] | None = Field(None, description="Ours: LoRAs to apply; in a form, as JSON.")
-    priority: int | None = Field(None, description="Ours: higher runs first.")
+    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Ours: higher runs first.")
     exclusive: bool | None = Field(None, description="Ours: its steps are shared with no other job.")
     timeout: float | None = Field(None, description="Ours: seconds of running.")
     on_disconnect: str | None = Field(None, description="Ours: cancel, or finish without the client.")

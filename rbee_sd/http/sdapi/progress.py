@@ -65,7 +65,7 @@ class InterruptHandler(SdapiHandler):
     }
 
     async def post(self) -> None:
-        """Stop the caller's jobs whose clients have gone, or else the current one. Idempotent."""
+        """Stop the caller's jobs whose clients have gone, or else the current one; answered alike however often."""
         registry, watcher = self.context.registry, self.context.watcher
         jobs = self.context.callers.jobs(self.owner)
         left = [job for job in jobs if not watcher.listeners(job.id)]

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 LORA = re.compile(r"\s?<lora:([^:<>]{1,200})(?::([^<>]{0,200}))?>")
+MAX_NOTES = 20
 SCALE = re.compile(r"-?(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})")
 
 
@@ -17,7 +18,7 @@ def split(prompt: str, known: Collection[str]) -> tuple[str, list[dict[str, Any]
     and so does only the first number of several.
     """
     scales: dict[str, float] = {}
-    notes = []
+    notes: list[str] = []
     for name, numbers in LORA.findall(prompt):
         first = numbers.partition(":")[0].strip()
         if name not in known:
@@ -26,4 +27,5 @@ def split(prompt: str, known: Collection[str]) -> tuple[str, list[dict[str, Any]
             notes.append(f"{first!r} is no scale; the picture is made without the LoRA {name!r}")
         else:
             scales[name] = float(first or 1)
-    return LORA.sub("", prompt).strip(), [{"name": name, "scale": scale} for name, scale in scales.items()], notes
+    loras = [{"name": name, "scale": scale} for name, scale in scales.items()]
+    return LORA.sub("", prompt).strip(), loras, list(dict.fromkeys(notes))[:MAX_NOTES]

@@ -12,9 +12,12 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from rbee_sd.operations.body import Request
 from rbee_sd.operations.input_image import EXAMPLE
+from rbee_sd.operations.limits import MAX_PROMPT, MAX_SEED
 
 # Empty is how the original's page says it.
 Seed = Annotated[int, BeforeValidator(lambda value: -1 if value == "" else value)]
+# It goes back in the answer, and JSON there has no larger ones.
+Ignored = Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)]
 
 
 class SdapiRequest(Request):
@@ -38,7 +41,7 @@ class Overrides(SdapiRequest):
 
     sd_model_checkpoint: str | None = Field(None, description="A model, by its title.")
     sd_vae: str | None = Field(None, description="Ignored: each model has its own.")
-    CLIP_stop_at_last_layers: int | None = Field(None, description="Ignored.")
+    CLIP_stop_at_last_layers: Ignored | None = Field(None, description="Ignored.")
 
 
 class Txt2Img(SdapiRequest):
@@ -48,7 +51,11 @@ class Txt2Img(SdapiRequest):
         json_schema_extra={"examples": [{"prompt": "a red circle on a blue background", "steps": 20, "seed": 42}]}
     )
 
-    prompt: str = Field("", description="What the image shows. `<lora:NAME:SCALE>` in it applies a LoRA.")
+    prompt: str = Field(
+        "",
+        max_length=2 * MAX_PROMPT,
+        description="What the image shows. `<lora:NAME:SCALE>` in it applies a LoRA; what is left is a prompt.",
+    )
     negative_prompt: str = Field("", description="What it must not show.")
     steps: int | None = Field(None, description="Denoise steps; left out: what the model wants.")
     cfg_scale: float | None = Field(None, description="How closely to follow; left out: what the model wants.")
@@ -68,7 +75,7 @@ class Txt2Img(SdapiRequest):
     alwayson_scripts: dict[str, Any] = Field({}, description="The same.")
     styles: list[str | None] = Field([], description="Ignored: there are none.")
     subseed_strength: float = Field(0, description="Ignored.")
-    clip_skip: int = Field(1, description="Ignored.")
+    clip_skip: Ignored = Field(1, description="Ignored.")
     restore_faces: bool = Field(False, description="Ignored.")
     tiling: bool = Field(False, description="Ignored.")
     refiner_checkpoint: str = Field("", description="Ignored.")
@@ -89,7 +96,7 @@ class Img2Img(Txt2Img):
     mask: str | None = Field(None, description="Of the image's size; white is painted anew.")
     inpainting_mask_invert: bool = Field(False, description="Black is painted anew instead.")
     mask_blur: float = Field(4, ge=0, description="Pixels over which the edge of the mask is blurred.")
-    inpainting_fill: int = Field(1, description="Ignored: what is painted anew begins from what is there.")
+    inpainting_fill: Ignored = Field(1, description="Ignored: what is painted anew begins from what is there.")
     inpaint_full_res: bool = Field(False, description="Ignored: the whole picture is worked on.")
     include_init_images: bool = Field(False, description="Whether `parameters` in the answer holds them.")
 
