@@ -21,13 +21,14 @@ PATIENCE = 30.0
 class Hub:
     """Repositories by name, each with its files. `asked` holds every request for a file: its path, and where it began.
 
-    `sizes` are told in place of the true ones. A file in `held` is sent up to so many bytes, and then nothing until
-    `release`. Repositories in `refused` are answered with a status and a code.
+    `sizes` and `digests` are told in place of the true ones. A file in `held` is sent up to so many bytes, and then
+    nothing until `release`. Repositories in `refused` are answered with a status and a code.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.sizes: dict[str, int] = {}
+        self.digests: dict[str, str] = {}
         self.held: dict[str, int] = {}
         self.refused: dict[str, tuple[int, str]] = {}
         self.asked: list[tuple[str, int]] = []
@@ -46,7 +47,10 @@ class Hub:
     def tree(self, name: str) -> list[dict[str, Any]]:
         """What the hub says of the files of a repository."""
         files = self.repositories[name]
-        return [_entry(each, files[each], self.sizes.get(each, len(files[each]))) for each in sorted(files)]
+        entries = [_entry(each, files[each], self.sizes.get(each, len(files[each]))) for each in sorted(files)]
+        for entry in entries:
+            entry["oid"] = self.digests.get(entry["path"], entry["oid"])
+        return entries
 
     def release(self) -> None:
         """Send what was held back, and hold nothing more."""

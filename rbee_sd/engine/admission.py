@@ -83,7 +83,10 @@ class Admission:
             return []
         first = min(self._waiting.values(), key=lambda each: each.rank)
         name = first.work.model
-        if name not in self._models:
+        if failure := self._models.failure(name):
+            # Nobody needs to make room for it.
+            self._fail(name, failure)
+        elif name not in self._models:
             going = self._models.outgoing(name, first.work.source, busy)
             if busy.intersection(going):
                 self._yield(first, busy.intersection(going), busy)
@@ -113,9 +116,12 @@ class Admission:
             self._models.load(name, first.work.source, going, busy, tell)
         except ModelError as error:
             log.error("%s", error)
-            for each in self._of(name):
-                del self._waiting[each.work.job_id]
-                self._emit(Failed(each.work.job_id, "model_failed", str(error)))
+            self._fail(name, str(error))
+
+    def _fail(self, name: str, text: str) -> None:
+        for each in self._of(name):
+            del self._waiting[each.work.job_id]
+            self._emit(Failed(each.work.job_id, "model_failed", text))
 
     def _ready(self, name: str) -> list[Waiting]:
         ready = sorted(self._of(name), key=lambda each: each.rank)

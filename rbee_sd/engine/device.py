@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -22,6 +23,8 @@ KEPT_MEMORY = 1 << 30
 """Bytes."""
 WORKING_MEMORY = 2 << 30
 """Bytes that are left for forwards when another model is loaded; an eighth of all where that is less."""
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux has control groups, version 2. In a container that is the container's own."""
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What errors say that have no class of their own."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -118,7 +121,31 @@ def free_memory(device: torch.device) -> int:
     else:
         memory = psutil.virtual_memory()
         free, total = memory.available, memory.total
+        if limit := _group_limit():
+            free, total = min(free, limit[0]), min(total, limit[1])
     return max(0, free - min(WORKING_MEMORY, total // 8))
+
+
+def _group() -> Path:
+    """This process's control group, of version 2. Raises `OSError` where there are none."""
+    return CGROUPS / Path("/proc/self/cgroup").read_text().strip().rpartition("0::/")[2]
+
+
+def _group_limit() -> tuple[int, int] | None:
+    """What is free of the memory that this process's control group may have, and that; None without a limit.
+
+    Files that the system has read count as used there, though it gives up those that it has not used lately.
+    """
+    try:
+        group = _group()
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        if limit == "max":
+            return None
+        lines = (group / "memory.stat").read_text().splitlines()
+    except OSError:
+        return None
+    unused = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    return int(limit) - used + unused, int(limit)
 
 
 def memory(device: torch.device) -> int:

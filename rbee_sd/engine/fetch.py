@@ -15,7 +15,8 @@ import shutil
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,15 @@ MANIFEST = ".rbee-sd.json"
 """As the catalogue knows it: in a folder that is a download, whole."""
 FILES_AT_ONCE = 4
 SPARE = 64 << 20
-"""Bytes that must be free beyond the download."""
+"""Bytes that stay free: the worker's own store may be on the same disk."""
+KEPT = 30 * 86400.0
+"""Seconds for which what there is of a model that nobody asks for again is kept."""
 MAX_INDEX = 64 * 1024
 STEP = 0.002
 """Of the whole: progress is told when it has grown by this, but not more often than every `INTERVAL`, or `SELDOM`."""
 INTERVAL = 0.2
 SELDOM = 10.0
+FULL = "the disk is full; make room and ask again, and the download goes on where it was"
 
 
 class FetchError(Exception):
@@ -68,6 +72,9 @@ def fetch(repo: str, folder: Path) -> None:
         if (folder / name).exists():
             raise FetchError("model_not_ours", f"there is a folder {name} among the models, which is no download")
         partial.mkdir(exist_ok=True)
+        # What `_sweep` goes by.
+        os.utime(partial)
+        _sweep(folder / PARTIAL)
         _fetch(repo, folder, partial)
 
 
@@ -89,12 +96,11 @@ def _fetch(repo: str, folder: Path, partial: Path) -> None:
     _check_room(repo, progress, folder)
     say(text=f"downloading {repo}: {len(wanted)} files, {in_words(progress.total)}")
     progress.tell()
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
-        fetching = [
-            threads.submit(each.fetch, partial, headers, progress.of(each)) for each in progress.remotes.values()
-        ]
-        for each in fetching:
-            each.result()
+    # Its end would wait for all threads: the first that fails is told at once, and the process ends under the others.
+    threads = ThreadPoolExecutor(FILES_AT_ONCE)
+    fetching = [threads.submit(each.fetch, partial, headers, progress.of(each)) for each in progress.remotes.values()]
+    for each in as_completed(fetching):
+        each.result()
     progress.tell()
     _put_together(repo, commit or "", {target: remotes[path].digest for path, target in chosen.items()}, folder)
 
@@ -115,6 +121,7 @@ class _Progress:
     def __init__(self, remotes: dict[str, Remote], partial: Path) -> None:
         self.remotes = remotes
         self.total = sum(each.size for each in remotes.values())
+        self._partial = partial
         self._done = {digest: each.have(partial) for digest, each in remotes.items()}
         self._lock = threading.Lock()
         self._told = 0
@@ -125,9 +132,12 @@ class _Progress:
         return sum(self._done.values())
 
     def of(self, remote: Remote) -> Any:
-        """What a file's transfer calls with the bytes that there are of it."""
+        """What a file's transfer calls with the bytes that there are of it. Raises `FetchError` on a full disk."""
 
         def count(size: int) -> None:
+            if shutil.disk_usage(self._partial).free < SPARE:
+                # Somebody else fills it too.
+                raise FetchError("disk_full", FULL)
             with self._lock:
                 self._done[remote.digest] = size
                 since = time.monotonic() - self._told_at
@@ -159,19 +169,41 @@ def _check_room(repo: str, progress: _Progress, folder: Path) -> None:
 
 
 def _put_together(repo: str, commit: str, digests: dict[str, str], folder: Path) -> None:
-    """From files under their digests to the model's folder."""
+    """From files under their digests, which stay until it is there, to the model's folder."""
     name = repo.replace("/", "--")
     partial, whole = folder / PARTIAL / name, folder / PARTIAL / f"{name}.whole"
     shutil.rmtree(whole, ignore_errors=True)
-    left = list(digests.values())
     for target, digest in digests.items():
         (whole / target).parent.mkdir(parents=True, exist_ok=True)
-        left.remove(digest)
-        # The last that needs it takes it.
-        (shutil.copyfile if digest in left else os.replace)(partial / digest, whole / target)
+        try:
+            os.link(partial / digest, whole / target)
+        except OSError:
+            # Not every file system has links.
+            shutil.copyfile(partial / digest, whole / target)
     (whole / MANIFEST).write_text(json.dumps({"repo": repo, "commit": commit}), encoding="utf-8")
+    for path in (*whole.rglob("*"), whole):
+        _sync(path)
     os.rename(whole, folder / name)
+    _sync(folder)
     shutil.rmtree(partial)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or a folder's list of files, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what no download has begun with for long. The locks stay: others may hold them."""
+    for path in folder.iterdir():
+        # Another worker may be done with it just now; and what stays harms no download.
+        with suppress(OSError):
+            if path.is_dir() and path.stat().st_mtime < time.time() - KEPT:
+                shutil.rmtree(path)
 
 
 def _failure(repo: str, error: Exception) -> tuple[str, str]:
@@ -196,7 +228,7 @@ def _failure(repo: str, error: Exception) -> tuple[str, str]:
             text = f"the hub cannot be reached ({type(error).__name__}); ask again, and it goes on where it was"
             return "hub_unreachable", text
         case OSError(errno=errno.ENOSPC):
-            return "disk_full", "the disk is full; make room and ask again, and the download goes on where it was"
+            return "disk_full", FULL
         case DamagedError():
             return "download_failed", "a file arrived damaged and was dropped; ask again for it"
     print(f"the download of {repo} failed: {type(error).__name__}: {error}", file=sys.stderr)
@@ -219,7 +251,7 @@ def main() -> None:
         say(error=code, message=message)
     else:
         say(done=True)
-    # Threads that still fetch other files are not waited for.
+    # After a failure, threads still fetch other files: they are not waited for.
     os._exit(0)
 
 

@@ -188,14 +188,19 @@ class Engine:
         others = any(isinstance(strand.wants, Call) for _, strand in self._strands())
         return time.monotonic() + (self._forward_took if others else PAUSE)
 
-    @staticmethod
-    def _do(strand: Strand) -> None:
+    def _do(self, strand: Strand) -> None:
         try:
             result = strand.wants.run()  # type: ignore[union-attr]
         except Exception as error:
-            strand.fail(error)
+            again = self._models.relieve(error, self._in_use())
+            if not again:
+                strand.fail(error)
         else:
+            again = False
             strand.wake(result)
+        # Not within the `except`, where the traceback still holds what did not fit. It ends: no model is idle now.
+        if again:
+            self._do(strand)
 
     def _forward(self) -> None:
         task_of = {strand: task for task, strand in self._strands() if isinstance(strand.wants, Call)}
@@ -206,6 +211,8 @@ class Engine:
             chosen = self._turns.choose(list(task_of))
             calls = [strand.call for strand in chosen]
             outcomes = halving.forward(calls)
+            if any(error and self._models.relieve(error, self._in_use()) for _, error in outcomes):
+                outcomes = halving.forward(calls)
             for strand, (result, error) in zip(chosen, outcomes, strict=True):
                 # It may be one of a job that another of its images has just ended.
                 if strand.done:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from rbee_sd.engine.pipeline import ModelError, Pipeline
+from rbee_sd.engine.pipeline import DeviceLostError, ModelError, Pipeline
 from rbee_sd.messages import Loading, Message, Unloaded
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ class Supply(Protocol):
 
     def settle(self) -> None:
         """Models came or went: give back what they no longer need."""
+
+    def is_full(self, error: Exception) -> bool:
+        """Whether something failed with `error` because there was not enough memory."""
 
 
 @dataclass(slots=True)
@@ -94,6 +97,11 @@ class Models:
         held = self._held[name]
         return time.monotonic() - held.since >= held.took
 
+    def failure(self, name: str) -> str:
+        """Why a model could not be loaded a moment ago, and is not tried again yet; empty if it may be tried."""
+        until, text = self._failed.get(name, (0.0, ""))
+        return text if time.monotonic() < until else ""
+
     def outgoing(self, name: str, source: str, busy: Collection[str]) -> list[str]:
         """The models that must go before this one is loaded: least recently used first, and the `busy` last of all.
 
@@ -111,21 +119,19 @@ class Models:
 
     def load(self, name: str, source: str, going: Collection[str], busy: Collection[str], tell: Tell) -> None:
         """Load a model once those `going` have gone. Out of memory, all that are not `busy` go. Raises `ModelError`."""
-        until, text = self._failed.get(name, (0.0, ""))
-        if time.monotonic() < until:
+        if text := self.failure(name):
             raise ModelError(text)
         self._emit(Loading(name))
         tell(_sentence(name, going))
         self._drop(going)
-        began = time.monotonic()
         try:
-            pipeline = self._open(name, source, tell)
-            idle = [each for each in self._held if each not in busy]
-            if pipeline is None and idle:
+            held = self._open(name, source, tell)
+            idle = self._idle(busy)
+            if held is None and idle:
                 tell(_sentence(name, idle))
                 self._drop(idle)
-                pipeline = self._open(name, source, tell)
-            if pipeline is None:
+                held = self._open(name, source, tell)
+            if held is None:
                 raise ModelError(f"there is not enough memory for the model {name}")
         except ModelError as error:
             self._failed[name] = time.monotonic() + FAILURE_LASTS, str(error)
@@ -133,17 +139,28 @@ class Models:
             raise
         finally:
             self._supply.settle()
-        now = time.monotonic()
-        self._weights[name] = pipeline.size
-        self._held[name] = Held(pipeline, pipeline.size, now, now - began)
+        self._weights[name] = held.size
+        self._held[name] = held
 
     def forgive(self, name: str) -> None:
         """Try a model again that could not be loaded."""
         self._failed.pop(name, None)
 
+    def relieve(self, error: Exception, busy: Collection[str]) -> bool:
+        """If a job's work failed for want of memory, let go of all models that are not `busy`. Whether any went."""
+        idle = self._idle(busy)
+        if not idle or not self._supply.is_full(error):
+            return False
+        log.warning("out of memory; %s unloaded to make room", ", ".join(idle))
+        self._drop(idle)
+        return True
+
     def unload(self, name: str) -> None:
         """Let go of a loaded model that no job works with."""
         self._drop([name])
+
+    def _idle(self, busy: Collection[str]) -> list[str]:
+        return [each for each in self._held if each not in busy]
 
     def _drop(self, names: Collection[str]) -> None:
         for name in names:
@@ -160,19 +177,29 @@ class Models:
             return False
         return free is None or wanted <= free + sum(self._held[each].size for each in going)
 
-    def _open(self, name: str, source: str, tell: Tell) -> Pipeline | None:
+    def _open(self, name: str, source: str, tell: Tell) -> Held | None:
         """The model, measured and told of; None when there is no room for it."""
+        began = time.monotonic()
         try:
             pipeline = self._supply.open(name, source)
             tell("measuring how many pictures it makes at once")
             curve = pipeline.warm_up()
+            size, ready = pipeline.size, pipeline.describe()
         except MemoryError:
             log.warning("there is not enough memory for the model %s", name)
             return None
-        self._emit(pipeline.describe())
+        except (ModelError, DeviceLostError):
+            raise
+        except Exception as error:
+            # It must not end the engine, which would meet the same again with the job's next attempt.
+            log.exception("cannot load %s", name)
+            kind = type(error).__name__
+            raise ModelError(f"the model {name} cannot be loaded ({kind}); the worker's log says more") from error
+        self._emit(ready)
         if curve is not None:
             self._emit(curve)
-        return pipeline
+        now = time.monotonic()
+        return Held(pipeline, size, now, now - began)
 
 
 class _Nothing:
@@ -189,6 +216,9 @@ class _Nothing:
 
     def settle(self) -> None:
         pass
+
+    def is_full(self, error: Exception) -> bool:
+        return False
 
 
 def only(pipeline: Pipeline, emit: Callable[[Message], None]) -> Models:

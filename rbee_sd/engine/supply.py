@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rbee_sd.engine.config import EngineConfig
 from rbee_sd.engine.pipeline import Pipeline
+from rbee_sd.engine.weights import weigh
 
 
 class ModelSupply:
@@ -37,10 +38,18 @@ class ModelSupply:
         return load(config)
 
     def weigh(self, source: str) -> int:
-        """See `Supply`. The bytes of the weights' files: what is kept in half of their precision needs less."""
+        """See `Supply`. Files may hold their numbers in half of the precision that is used, or in twice that."""
+        if self._config.fake_pipeline:
+            return 0
+        from rbee_sd.engine.device import choose_device, choose_dtype
+
+        itemsize = choose_dtype(self._config.dtype, choose_device(self._config.device)).itemsize
         path = Path(os.path.expanduser(source or self._config.model))
-        files = [path] if path.is_file() else path.rglob("*.safetensors")
-        return sum(file.stat().st_size for file in files)
+        try:
+            files = [path] if path.is_file() else path.rglob("*.safetensors")
+            return sum(weigh(file, itemsize) for file in files if file.is_file())
+        except OSError:
+            return 0
 
     def free(self) -> int | None:
         """See `Supply`."""
@@ -60,3 +69,11 @@ class ModelSupply:
 
             release(choose_device(self._config.device))
         gc.freeze()
+
+    def is_full(self, error: Exception) -> bool:
+        """See `Supply`."""
+        if self._config.fake_pipeline:
+            return False
+        from rbee_sd.engine.device import is_out_of_memory
+
+        return is_out_of_memory(error)

@@ -8,6 +8,7 @@ over plain HTTP here.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +21,28 @@ CHUNK = 256 * 1024
 """Bytes: what a kill loses, and how often progress is told."""
 
 
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""Git's, or a SHA-256."""
+
+
 class DamagedError(Exception):
     """What came is not what the hub has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file on the hub. `digest` is the SHA-256 of large files and git's own hash of small ones."""
+    """A file on the hub. `digest` is the SHA-256 of large files and git's own hash of small ones.
+
+    Raises `DamagedError` for anything else: it becomes the name of a file.
+    """
 
     url: str
     size: int
     digest: str
+
+    def __post_init__(self) -> None:
+        if not DIGEST.fullmatch(self.digest):
+            raise DamagedError
 
     def have(self, folder: Path) -> int:
         """Bytes of it that are in a folder already."""

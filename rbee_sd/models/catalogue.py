@@ -26,6 +26,7 @@ MANIFEST = ".rbee-sd.json"
 ENDING = ".safetensors"
 NAME = re.compile(r"\w[\w .+()-]{0,127}")
 """Words of any script. Nothing that is special in a path, a log line or on the command line."""
+ALLOWED = "letters, digits, spaces and . + - _ ( )"
 REPO = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?<![.-])/[A-Za-z0-9][\w.-]{0,95}(?<![.-])", re.ASCII)
 """Owner and name of a model on the hub, by the hub's own rules."""
 MAX_INDEX = 64 * 1024
@@ -59,6 +60,7 @@ class Catalogue:
         self.folder = folder
         self._embedded = {"demo": _folder("demo", embedded, "embedded")} if embedded else {}
         self._hidden: set[str] = set()
+        self._warned: set[str] = set()
         try:
             found = self._scan()
         except OSError as error:
@@ -126,10 +128,24 @@ class Catalogue:
         except FileNotFoundError:
             return found
         for path in paths:
-            entry = _entry(path)
-            if entry is not None and found.setdefault(entry.name, entry) is not entry:
-                log.warning("the model %s is there twice; %s is left out", entry.name, path.name)
+            try:
+                entry = _entry(path)
+            except OSError as error:
+                self._warn(f"{path.name!r} among the models is left out: it cannot be read ({error.strerror})")
+                continue
+            if entry is None:
+                continue
+            if entry.kind != "download" and NAME.fullmatch(entry.name) is None:
+                self._warn(f"the model {entry.name!r} is left out: rename it to {ALLOWED}")
+            elif found.setdefault(entry.name, entry) is not entry:
+                self._warn(f"the model {entry.name} is there twice; {path.name} is left out")
         return found
+
+    def _warn(self, text: str) -> None:
+        """Once: clients can have the folder looked at as often as they like."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s", text)
 
 
 def folder_of(repo: str) -> str:
@@ -141,20 +157,13 @@ def _entry(path: Path) -> Entry | None:
     if path.name.startswith("."):
         return None
     if path.is_file() and path.name.endswith(ENDING):
-        return Entry(path.stem, str(path), "file", path.stat().st_size) if _named(path.stem) else None
+        return Entry(path.stem, str(path), "file", path.stat().st_size)
     if not (path / INDEX).is_file():
         return None
     repo = path.name.replace("--", "/", 1)
     if (path / MANIFEST).is_file() and REPO.fullmatch(repo):
         return _folder(repo, path, "download")
-    return _folder(path.name, path, "folder") if _named(path.name) else None
-
-
-def _named(name: str) -> bool:
-    if NAME.fullmatch(name) is None:
-        log.warning("the model %r is left out: rename it to letters, digits, spaces and . + - _ ( )", name)
-        return False
-    return True
+    return _folder(path.name, path, "folder")
 
 
 def _folder(name: str, path: Path, kind: str) -> Entry:

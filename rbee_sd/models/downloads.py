@@ -59,7 +59,11 @@ class Downloads:
         if repo in self._processes:
             # That of a job which was cancelled a moment ago: there must not be two at one file.
             await self._processes[repo].wait()
-        process = await asyncio.create_subprocess_exec(*self._command, repo, str(self._folder), stdin=PIPE, stdout=PIPE)
+        # In a session of its own: what interrupts the worker's terminal must not fail a download that its next run
+        # goes on with.
+        process = await asyncio.create_subprocess_exec(
+            *self._command, repo, str(self._folder), stdin=PIPE, stdout=PIPE, start_new_session=True
+        )
         self._processes[repo] = process
         log.info("%s downloads %s, pid %s", job_id, repo, process.pid)
         try:
@@ -86,7 +90,15 @@ async def _follow(process: Process, tell: Callable[[Line], None]) -> Line:
     """Pass on what a process says until it ends; its last line."""
     last: Line = {}
     async for line in process.stdout or ():  # type: ignore[union-attr]
-        last = json.loads(line)
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            # Libraries print too.
+            log.debug("a download said %r", line)
+            continue
+        last = said
         if "error" not in last and "done" not in last:
             tell(last)
     return last

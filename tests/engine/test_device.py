@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from rbee_sd.engine import device as module
-from rbee_sd.engine.device import DTYPES, choose_device, choose_dtype, raise_if_lost, set_threads
+from rbee_sd.engine.device import DTYPES, choose_device, choose_dtype, free_memory, raise_if_lost, set_threads
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import DeviceLostError, ModelError
 from rbee_sd.settings import Settings
@@ -75,6 +78,18 @@ def test_threads_are_as_many_as_asked_for_or_one_core_less_than_there_are(monkey
         assert set_threads(0) == torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("limit, free", [("max", 4 << 30), (str(3 << 30), (1 << 30) - (3 << 27))])
+def test_a_container_has_no_more_memory_than_it_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, free: int
+) -> None:
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text(f"{5 << 29}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 3\nfile 4\ninactive_file {1 << 29}\n")
+    monkeypatch.setattr(module, "_group", lambda: tmp_path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=6 << 30, total=64 << 30))
+    assert free_memory(torch.device("cpu")) == free
 
 
 def test_a_device_that_answers_no_more_after_an_error_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from rbee_sd.engine.config import DEMO
 from rbee_sd.engine.diffusion import Diffusion
@@ -246,6 +248,40 @@ def test_out_of_memory_while_loading_lets_the_idle_models_go_and_tries_once_more
     bench.run(for_other(other, "never"))
     (failed,) = bench.heard(Failed, "never")
     assert (failed.code, failed.message) == ("model_failed", "there is not enough memory for the model other")
+
+
+@pytest.mark.parametrize("part, call", [("unet", "forward"), ("vae", "decode")])
+def test_a_job_that_runs_out_of_memory_lets_the_idle_models_go_and_goes_on(
+    make: MakeBench, other: Path, model: Diffusion, monkeypatch: pytest.MonkeyPatch, part: str, call: str
+) -> None:
+    bench = make()
+    bench.run(for_other(other))
+    demo: Any = bench.models.use("demo")
+    module = getattr(demo.pipe, part)
+    does = getattr(module, call)
+
+    def full(*arguments: Any, **named: Any) -> Any:
+        if "other" in bench.models:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return does(*arguments, **named)
+
+    monkeypatch.setattr(module, call, full)
+    job = work("large")
+    bench.run(job)
+    assert list(bench.models._held) == ["demo"]
+    assert difference(bench.picture("large"), pixels(alone(model, job)[0])) <= TOLERANCE
+
+
+def test_a_model_folder_is_weighed_as_it_is_used_and_what_leads_nowhere_weighs_nothing(tmp_path: Path) -> None:
+    ours, theirs = Pipe()
+    save_file({"a": torch.zeros(10, dtype=torch.float16)}, tmp_path / "half.safetensors")
+    (tmp_path / "dangling.safetensors").symlink_to(tmp_path / "nowhere")
+    supply = ModelSupply(config("demo"), ours)
+    assert supply.weigh(str(tmp_path)) == 40
+    assert ModelSupply(config("demo", dtype="float16"), ours).weigh(str(tmp_path)) == 20
+    assert supply.weigh(str(tmp_path / "nowhere")) == 0
+    ours.close()
+    theirs.close()
 
 
 def test_no_more_models_go_than_memory_asks_for(make: MakeBench, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from rbee_sd.engine.config import DEMO
+from rbee_sd.models.downloads import Downloads
 from rbee_sd.server import Server
 from tests.conftest import Client, MakeServer, eventually
 from tests.hub import Hub, running
@@ -25,6 +27,7 @@ Connect = Callable[[Server], Client]
 
 NAME = "some-owner/some-model"
 UNET = "unet/diffusion_pytorch_model.safetensors"
+CONFIG = "unet/config.json"
 HELD = 5_000_000
 """Bytes of the UNet's 11 million that come before the hub falls silent."""
 
@@ -268,13 +271,20 @@ async def test_a_download_goes_on_when_the_worker_is_killed_and_started_again(
     assert (UNET, kept) in hub.asked
 
 
+@pytest.mark.parametrize("everybody", [False, True], ids=["terminated", "interrupted"])
 async def test_a_worker_that_is_stopped_leaves_a_download_to_its_next_run(
-    start_worker: StartWorker, hub: Hub, models_dir: Path, tmp_path: Path
+    start_worker: StartWorker, hub: Hub, models_dir: Path, tmp_path: Path, everybody: bool
 ) -> None:
     settings = {"models_dir": models_dir, "state_dir": tmp_path / "state"}
     worker, client = start_worker(**settings, drain_timeout=20)
     job_id = await held_download(client, hub, models_dir)
-    worker.signal(signal.SIGTERM)
+    if everybody:
+        # As Ctrl-C in a terminal does. It would end a download that still looks at what the hub has.
+        (fetching,) = [each for each in worker.children() if any("fetch" in word for word in words(each))]
+        assert os.getpgid(fetching.pid) != os.getpgid(worker.process.pid)
+        os.killpg(worker.process.pid, signal.SIGINT)
+    else:
+        worker.signal(signal.SIGTERM)
     # It does not wait for the download.
     assert worker.wait(10) == 0
     hub.release()
@@ -386,6 +396,41 @@ async def test_a_file_that_arrives_damaged_is_not_kept(client: Client, hub: Hub,
     assert (await failed(client))["code"] == "download_failed"
     await done(client)
     assert listed(models_dir)[UNET] == hub.repositories[NAME][UNET]
+
+
+@pytest.mark.parametrize("digest", ["/etc/hostname", "../" * 9 + "x", "", "A" * 40, "0" * 39])
+async def test_what_the_hub_calls_a_digest_opens_no_path(client: Client, hub: Hub, digest: str) -> None:
+    hub.digests[CONFIG] = digest
+    assert (await failed(client))["code"] == "download_failed"
+    assert hub.asked == []
+
+
+async def test_a_file_that_fails_is_told_while_others_still_come(client: Client, hub: Hub) -> None:
+    hub.held[UNET] = HELD
+    hub.digests[CONFIG] = "0" * 40
+    assert (await failed(client))["code"] == "download_failed"
+    assert UNET in hub.held
+
+
+async def test_what_is_no_line_of_a_download_is_skipped(tmp_path: Path) -> None:
+    said = ["Fetching 3 files", "3", '{"text": "on its way"}', "", '{"done": true}']
+    told: list[dict[str, Any]] = []
+    downloads = Downloads((sys.executable, "-c", f"print({chr(10).join(said)!r})"), tmp_path)
+    await downloads.fetch(NAME, "job", told.append)
+    assert told == [{"text": "on its way"}]
+
+
+async def test_a_download_that_is_not_gone_on_with_for_a_month_is_removed(
+    client: Client, hub: Hub, models_dir: Path
+) -> None:
+    abandoned, recent = models_dir / ".partial" / "a--b", models_dir / ".partial" / "c--d"
+    for folder in (abandoned, recent):
+        folder.mkdir(parents=True)
+        (folder / "some.part").touch()
+    os.utime(abandoned, (0, 0))
+    await done(client)
+    assert not abandoned.exists()
+    assert recent.exists()
 
 
 async def test_a_worker_that_is_told_to_stay_offline_downloads_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -62,6 +63,31 @@ def test_folders_checkpoints_and_downloads_are_models_and_nothing_else_is(tmp_pa
 def test_a_name_that_could_be_mistaken_is_left_out(tmp_path: Path, name: str) -> None:
     add(tmp_path, name)
     assert list(look(tmp_path).names) == ["demo"]
+
+
+def test_a_folder_that_cannot_be_read_is_left_out_and_the_others_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(tmp_path, "xl")
+    (tmp_path / "lost+found").mkdir()
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert list(look(tmp_path).names) == ["demo", "xl"]
+    assert "'lost+found' among the models is left out" in caplog.text
+
+
+async def test_what_is_left_out_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add(tmp_path, "demo")
+    add(tmp_path, "$HOME")
+    found = look(tmp_path)
+    await found.refresh()
+    assert len(caplog.messages) == 2
 
 
 def test_an_index_that_is_none_says_nothing_and_is_a_model_that_fails_later(tmp_path: Path) -> None:

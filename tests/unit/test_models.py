@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from rbee_sd.engine.admission import Admission, Waiting
 from rbee_sd.engine.models import Models
-from rbee_sd.engine.pipeline import ModelError
-from rbee_sd.messages import Loading, Message, Ready, Unloaded
+from rbee_sd.engine.pipeline import DeviceLostError, ModelError
+from rbee_sd.messages import Failed, Generate, Loading, Message, Ready, Unloaded
 
 GIB = 1 << 30
 
@@ -39,12 +40,12 @@ class Shop:
         self.room = room
         self.loaded: dict[str, int] = {}
         self.full = 0
-        self.broken = False
+        self.broken: Exception | None = None
 
     def open(self, name: str, source: str) -> Any:
         """See `Supply`. The source is the size."""
         if self.broken:
-            raise ModelError(f"the model {name} is broken")
+            raise self.broken
         if self.full:
             self.full -= 1
             raise MemoryError
@@ -61,6 +62,10 @@ class Shop:
 
     def settle(self) -> None:
         """See `Supply`."""
+
+    def is_full(self, error: Exception) -> bool:
+        """See `Supply`."""
+        return isinstance(error, MemoryError)
 
 
 class Bench:
@@ -162,12 +167,49 @@ def test_out_of_memory_lets_all_idle_ones_go_and_is_tried_once_more() -> None:
 
 def test_a_model_that_failed_is_not_tried_again_at_once_unless_it_is_forgiven() -> None:
     bench = Bench()
-    bench.shop.broken = True
+    bench.shop.broken = ModelError("the model a is broken")
     for _ in range(3):
         with pytest.raises(ModelError, match="is broken"):
             bench.load("a")
     assert bench.said == [Loading("a"), Unloaded("a")]
-    bench.shop.broken = False
+    bench.shop.broken = None
     bench.models.forgive("a")
     bench.load("a")
     assert bench.there() == ["a"]
+
+
+def test_whatever_a_model_fails_with_is_an_error_of_the_model_unless_the_device_is_lost() -> None:
+    bench = Bench()
+    bench.shop.broken = FileNotFoundError("/secret/path")
+    with pytest.raises(ModelError, match=r"the model a cannot be loaded \(FileNotFoundError\)") as failed:
+        bench.load("a")
+    assert "secret" not in str(failed.value)
+    bench.shop.broken = DeviceLostError()
+    with pytest.raises(DeviceLostError):
+        bench.load("b")
+
+
+def test_a_job_that_is_out_of_memory_lets_the_idle_models_go() -> None:
+    bench = Bench()
+    for name in "abc":
+        bench.load(name)
+    assert not bench.models.relieve(RuntimeError(), {"b"})
+    assert not bench.models.relieve(MemoryError(), set("abc"))
+    assert bench.models.relieve(MemoryError(), {"b"})
+    assert bench.there() == ["b"]
+
+
+def test_nobody_makes_room_for_a_model_that_has_just_failed() -> None:
+    bench = Bench(most=1)
+    bench.load("a")
+    bench.shop.broken = ModelError("the model b is broken")
+    admission = Admission(bench.models, bench.said.append)
+    first, second = (Generate(job_id, "", "", 0, model="b", source="1") for job_id in ("first", "second"))
+    admission.add(Waiting(first, 1))
+    assert admission.admit(frozenset(), []) == []
+    bench.shop.broken = None
+    bench.load("a")
+    admission.add(Waiting(second, 2))
+    assert admission.admit(frozenset("a"), ["works"]) == []
+    assert bench.said[-1] == Failed("second", "model_failed", "the model b is broken")
+    assert admission.passes("a")
