@@ -43,7 +43,7 @@ from rbee_sd.jobs.watcher import Watcher
 from rbee_sd.metrics import Metrics
 from rbee_sd.models.catalogue import Catalogue
 from rbee_sd.models.downloads import Downloads
-from rbee_sd.models.errands import ModelErrands
+from rbee_sd.models.errands import ONCE, ModelErrands
 from rbee_sd.operations import loras
 from rbee_sd.operations.limits import Limits
 from rbee_sd.operations.table import Desk
@@ -117,12 +117,20 @@ class Server:
             log_format=settings.log_format,
             fake_pipeline=settings.fake_pipeline,
         )
-        self.worker = Worker(engine_main.run, config, self.dispatcher, settings.cancel_timeout, settings.step_timeout)
+        self.worker = Worker(
+            engine_main.run,
+            config,
+            self.dispatcher,
+            settings.cancel_timeout,
+            settings.step_timeout,
+            settings.load_timeout,
+        )
         self.dispatcher.worker = self.worker
         models = ModelErrands(
             self.catalogue, self.worker, Downloads((sys.executable, "-m", FETCH), folder), _family_name
         )
-        self.runner = Runner(self.registry, {**models.table, "status": self._tell_status})
+        self.runner = Runner(self.registry, {**models.table, "status": self._tell_status}, once=ONCE)
+        self._models = models
         limits = Limits(
             settings, self.catalogue.names, lambda: self.worker.model, tuple(self._loras), self.worker.known.get
         )
@@ -173,6 +181,7 @@ class Server:
             self._expect_retries()
             self._listen()
             self.runner.resume()
+            self._models.sweep()
         except (StartError, StoreError) as error:
             self._release_state_dir()
             if isinstance(error, StoreError):

@@ -200,6 +200,12 @@ class Settings:
         minimum=0.1,
         maximum=86_400,
     )
+    load_timeout: float = setting(
+        600.0,
+        "Seconds the engine may take to load another model before it is replaced; the first one may take any time.",
+        minimum=0.1,
+        maximum=86_400,
+    )
     log_level: str = setting("info", "How much is logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = setting("text", "Log lines as text or as JSON objects.", choices=("text", "json"))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INHERITED = (
     *("model", "model_config", "lora_dir", "device", "dtype", "threads", "channels_last", "attention", "vae_tiling"),
     *("taesd", "max_side", "max_steps", "max_count", "max_megapixel_steps", "max_body", "job_timeout", "step_timeout"),
-    *("log_format", "fake_pipeline"),
+    *("load_timeout", "log_format", "fake_pipeline"),
 )
 """What it has of the user's settings: how images are made, and how large. Who may call is for workers others use."""
 ROWS = 8

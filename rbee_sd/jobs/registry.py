@@ -37,8 +37,8 @@ RECENT = 256
 class JobRegistry:
     """All jobs that are known. `queue_size` bounds those that wait, `queue_bytes` the input images of those that live.
 
-    `share` bounds those of one owner that wait (0: it does not); `ttl` (seconds), `history` and `size` (bytes of
-    images) bound those that have ended.
+    It bounds as many again that are not for the engine. `share` bounds those of one owner (0: it does not); `ttl`
+    (seconds), `history` and `size` (bytes of images) bound those that have ended.
     """
 
     def __init__(
@@ -132,16 +132,15 @@ class JobRegistry:
             raise RequestError(
                 503, "draining", "the worker is shutting down; try again in a moment", headers=RETRY_AFTER
             )
-        arriving = [job.order.owner for job in self._arriving.values() if job.order.work is not None]
-        waiting = self.queue.waiting(order.owner) + arriving.count(order.owner)
-        if order.work is not None and self._share and waiting >= self._share:
+        all_waiting, waiting = self._waiting_like(order)
+        if self._share and waiting >= self._share:
             raise RequestError(
                 429,
                 "too_many_jobs",
                 f"{waiting} jobs of yours wait, as many as one client may have waiting; try again in a moment",
                 headers=RETRY_AFTER,
             )
-        if order.work is not None and len(self.queue) + len(arriving) >= self.queue.size:
+        if all_waiting >= self.queue.size:
             raise RequestError(
                 503,
                 "queue_full",
@@ -318,6 +317,19 @@ class JobRegistry:
             log.error("old jobs cannot be forgotten: %s", error)
             return
         self._gone(gone)
+
+    def _waiting_like(self, order: Order) -> tuple[int, int]:
+        """How many jobs wait like this one, and how many of those are its owner's.
+
+        Those that are not for the engine wait in no queue: all count that have not ended.
+        """
+        if order.work is not None:
+            arriving = [job.order.owner for job in self._arriving.values() if job.order.work is not None]
+            waiting = self.queue.waiting(order.owner) + arriving.count(order.owner)
+            return len(self.queue) + len(arriving), waiting
+        jobs = (*self._arriving.values(), *self.live())
+        owners = [job.order.owner for job in jobs if job.order.work is None]
+        return len(owners), owners.count(order.owner)
 
     def _restored(self, job: Job, attempts: int) -> None:
         self._jobs[job.id] = job

@@ -1,14 +1,14 @@
 """The runner: does the jobs that are not for the engine's steps (`status`, `model_…`), each as a task of its own.
 
 Owned by the front's IOLoop thread; nothing here blocks. What such a job does is an `Errand`; it may take hours, and
-begins again after a restart of the worker.
+begins again after a restart of the worker, unless that could harm it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from rbee_sd.jobs.job import Job, State
@@ -30,11 +30,12 @@ class ErrandError(Exception):
 
 
 class Runner:
-    """Runs `errands`, by the names of their operations."""
+    """Runs `errands`, by the names of their operations; those in `once` in no other run of the worker."""
 
-    def __init__(self, registry: JobRegistry, errands: Mapping[str, Errand]) -> None:
+    def __init__(self, registry: JobRegistry, errands: Mapping[str, Errand], once: Collection[str] = ()) -> None:
         self._registry = registry
         self._errands = errands
+        self._once = once
         self._running: dict[str, asyncio.Task[None]] = {}
         self._closed = False
         registry.on_accept(self._accepted)
@@ -42,16 +43,25 @@ class Runner:
 
     def resume(self) -> None:
         """Begin what earlier runs of the worker left."""
+        self._interrupt()
         for job in self._registry.live():
             self._accepted(job)
 
     async def close(self) -> None:
         """Stop everything, and begin nothing more: what is left is for the next run. Idempotent."""
         self._closed = True
+        self._interrupt()
         left = tuple(self._running.values())
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+    def _interrupt(self) -> None:
+        """End what is not done again: if it was what ended the worker, it would do so at every start."""
+        for job in self._registry.live():
+            if job.order.operation in self._once:
+                text = "the worker ended before it was done with this job; send it again"
+                self._registry.fail(job, "interrupted", text)
 
     def _accepted(self, job: Job) -> None:
         if job.order.work is None:

@@ -9,8 +9,11 @@ import asyncio
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ASIDE = ".removed"
 """Where a model goes before its files do: what is not removed at once is never half a model."""
+ONCE = ("model_load", "model_unload")
+"""Operations that are over when the worker is: its engine begins anew, and may have died of them."""
 
 
 class Engine(Protocol):
@@ -62,6 +67,10 @@ class ModelErrands:
             "model_download": self._download,
             "model_delete": self._delete,
         }
+
+    def sweep(self) -> None:
+        """Remove, in the background, what earlier runs of the worker did not come to remove."""
+        _in_background(partial(_remove_left, self._catalogue.folder / ASIDE))
 
     def views(self) -> list[dict[str, Any]]:
         """All models as clients see them, the default first."""
@@ -128,8 +137,11 @@ class ModelErrands:
 
     async def _delete(self, job: Job) -> dict[str, Any]:
         name = _name(job)
-        entry = self._entry(name)
-        if name == self._catalogue.default:
+        entry = self._catalogue.find(name)
+        if entry is None:
+            # An earlier run of the worker has got as far as that, or another job was faster.
+            return {"name": name, "deleted": True, "freed": 0}
+        if self._is_default(entry):
             text = f"the model {name} is the one that jobs get which name none; start the worker with another"
             raise ErrandError("model_in_use", text)
         if entry.kind != "download":
@@ -139,7 +151,7 @@ class ModelErrands:
         self._catalogue.hide(name)
         try:
             await self._order(UnloadModel(job.id, name))
-            await asyncio.to_thread(_remove, Path(entry.source))
+            aside = await asyncio.to_thread(_set_aside, Path(entry.source), job.id)
         except OSError as error:
             log.error("the model %s cannot be removed: %s", name, error)
             raise ErrandError("storage_failed", "the model cannot be removed from the disk") from error
@@ -147,7 +159,14 @@ class ModelErrands:
             self._catalogue.hide(name, False)
             await self._catalogue.refresh()
         self._engine.forget(name)
+        # However long that takes, and whether it works: it is no model any more.
+        _in_background(lambda: shutil.rmtree(aside, ignore_errors=True))
         return {"name": name, "deleted": True, "freed": entry.size}
+
+    def _is_default(self, entry: Entry) -> bool:
+        """Whether it is the default model, by its name or by another: its folder may be given as a path, too."""
+        default = Path(os.path.realpath(os.path.expanduser(self._catalogue.default_source)))
+        return entry.name == self._catalogue.default or default.is_relative_to(os.path.realpath(entry.source))
 
     async def _order(self, command: LoadModel | UnloadModel) -> None:
         failed = await self._engine.order(command)
@@ -180,10 +199,19 @@ def _name(job: Job) -> str:
     return name
 
 
-def _remove(folder: Path) -> None:
-    aside = folder.parent / ASIDE / folder.name
+def _set_aside(folder: Path, job_id: str) -> Path:
+    aside = folder.parent / ASIDE / job_id
     aside.parent.mkdir(exist_ok=True)
-    # Left there by a removal that was interrupted.
-    shutil.rmtree(aside, ignore_errors=True)
     os.rename(folder, aside)
-    shutil.rmtree(aside)
+    return aside
+
+
+def _remove_left(folder: Path) -> None:
+    with suppress(OSError):
+        for path in folder.iterdir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    """In a thread that the end of the worker does not wait for."""
+    threading.Thread(target=work, name="remove-models", daemon=True).start()

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 
 from rbee_sd.messages import (
@@ -93,25 +94,38 @@ class Place:
 class Worker:
     """One engine, started again whenever it dies.
 
-    `cancel_timeout`: seconds an engine may take to let a job go; `step_timeout`: those it may be silent at work.
+    `cancel_timeout`: seconds an engine may take to let a job go; `step_timeout`: those it may be silent at work;
+    `load_timeout`: those it may take to load a model besides others.
     """
 
     def __init__(
-        self, target: EngineMain, config: Any, listener: Listener, cancel_timeout: float, step_timeout: float
+        self,
+        target: EngineMain,
+        config: Any,
+        listener: Listener,
+        cancel_timeout: float,
+        step_timeout: float,
+        load_timeout: float,
     ) -> None:
         self._target = target
         self._config = config
         self._listener = listener
         self._cancel_timeout = cancel_timeout
-        self._step_timeout = step_timeout
-        self._watchdog = Watchdog(step_timeout, self._stalled)
+        self._watchdog = Watchdog(
+            step_timeout, partial(self._stalled, f"did not finish a step within {step_timeout:g} s")
+        )
+        # It hears nothing: what an engine says while it loads does not make it any faster.
+        self._load_watchdog = Watchdog(
+            load_timeout, partial(self._stalled, f"did not load a model within {load_timeout:g} s")
+        )
         self._backoff = Backoff()
         self._process: EngineProcess | None = None
         self._restart: asyncio.TimerHandle | None = None
-        self._replaced = False
+        self._condemned = False
+        self._stalled_as = ""
         self._in_flight: dict[str, Place] = {}
         self._orders: dict[str, asyncio.Future[Finished | Failed | Cancelled]] = {}
-        self._is_ready = asyncio.Event()
+        self._decided = asyncio.Event()
         self._curves: dict[tuple[str, int, int], Curve] = {}
         self.health = Health.LOADING
         self.detail = ""
@@ -177,6 +191,7 @@ class Worker:
         if self.health is Health.STOPPED:
             return
         self._restart = None
+        self._condemned = False
         self.starts += 1
         try:
             self._process = EngineProcess(self._target, self._config, self._said, self._exited)
@@ -214,9 +229,11 @@ class Worker:
         """
         if self.health is not Health.READY and isinstance(command, UnloadModel):
             return None
-        if self.health is Health.FAILED:
-            return Failed(command.job_id, "model_failed", self.detail)
-        await self._is_ready.wait()
+        while self.health is not Health.READY:
+            if self.health is Health.FAILED:
+                return Failed(command.job_id, "model_failed", self.detail)
+            # When this returns, the engine may have died again.
+            await self._decided.wait()
         done = self._orders[command.job_id] = asyncio.get_running_loop().create_future()
         self._send(command)
         try:
@@ -229,13 +246,14 @@ class Worker:
         return answer if isinstance(answer, Failed) else None
 
     def forget(self, model: str) -> None:
-        """A model is no more, or another has its name."""
-        self.known.pop(model, None)
+        """A model is no more, or another has its name. What is loaded stays what it is until it goes."""
+        if model not in self.loaded:
+            self.known.pop(model, None)
 
     async def stop(self) -> None:
         """End the engine and start no other. Idempotent."""
-        listening = self.health is Health.READY
-        self.health = Health.STOPPED
+        listening = self.health is Health.READY and not self.loading
+        self._become(Health.STOPPED)
         if self._restart is not None:
             self._restart.cancel()
         if self._process is not None:
@@ -243,13 +261,14 @@ class Worker:
 
     def kill(self) -> None:
         """End the engine at once and start no other. Idempotent."""
-        self.health = Health.STOPPED
+        self._become(Health.STOPPED)
         if self._process is not None:
             self._process.kill()
 
     def _said(self, message: Message) -> None:
-        if self.health is Health.STOPPED:
-            # What an engine says on its way out changes nothing any more.
+        of_itself = isinstance(message, Loading | Ready | Unloaded | Fatal)
+        if self.health is Health.STOPPED or (self._condemned and of_itself):
+            # What an engine says on its way out changes nothing any more. What became of a job still counts.
             return
         self._watchdog.heard()
         match message:
@@ -268,8 +287,8 @@ class Worker:
                 if len(self._curves) > MAX_CURVES:
                     del self._curves[next(iter(self._curves))]
             case Fatal(code, text):
-                self.health = Health.FAILED
                 self.detail = text
+                self._become(Health.FAILED)
                 log.error("engine cannot work: %s", text)
                 self._listener.refuse(code, text)
             case Finished() | Failed() | Cancelled():
@@ -281,10 +300,13 @@ class Worker:
         if message.job_id in self._orders:
             self._answer(message)
             return
+        place = self._in_flight.pop(message.job_id, None)
+        if place is None:
+            # Of an order that was taken back.
+            return
         if isinstance(message, Finished):
             self._backoff.worked()
-        place = self._in_flight.pop(message.job_id, None)
-        if place is not None and place.timer is not None:
+        if place.timer is not None:
             place.timer.cancel()
         if not self._in_flight:
             self._watchdog.rest()
@@ -293,8 +315,8 @@ class Worker:
     def _begins_to_load(self, model: str) -> None:
         if self.health is Health.READY:
             self.loading = model
-            # However long it takes: it took as long, unwatched, when the engine was started with it.
             self._watchdog.rest()
+            self._load_watchdog.watch()
 
     def _has_loaded(self, ready: Ready) -> None:
         """A model is there: the first of an engine is the one that it was started with."""
@@ -303,14 +325,14 @@ class Worker:
         log.info("model ready: %s (%s) on %s, %s", ready.model, ready.family, ready.device, ready.dtype)
         if self.health is not Health.READY:
             self.model = ready
-            self.health = Health.READY
-            self._is_ready.set()
+            self._become(Health.READY)
         self._works_again(ready.model)
 
     def _works_again(self, model: str) -> None:
         """The engine works again, or has more room."""
         if model == self.loading:
             self.loading = ""
+            self._load_watchdog.rest()
             for job_id, place in self._in_flight.items():
                 self._watchdog.watch()
                 if place.timer is not None:
@@ -345,29 +367,42 @@ class Worker:
             # It hears nothing before that is done: the time begins anew then.
             return
         log.error("the engine did not let go of %s within %g s; it is replaced", job_id, self._cancel_timeout)
+        self._condemn(Health.RESTARTING)
+
+    def _stalled(self, how: str) -> None:
+        log.error("the engine %s; it is replaced", how)
+        self._stalled_as = how
+        self.detail = f"the engine {how}; another is started"
+        self._condemn(Health.STALLED)
+
+    def _condemn(self, health: Health) -> None:
+        """End the engine. It takes nothing any more, however long it takes to die."""
+        self._condemned = True
+        self._become(health)
+        self._watchdog.rest()
+        self._load_watchdog.rest()
         if self._process is not None:
-            self._replaced = True
-            # It takes nothing any more, however long it takes to die.
-            self.health = Health.RESTARTING
             self._process.kill()
 
-    def _stalled(self) -> None:
-        log.error("the engine said nothing for %g s while it had jobs; it is replaced", self._step_timeout)
-        self.health = Health.STALLED
-        self.detail = f"the engine did not finish a step within {self._step_timeout:g} s; another is started"
-        if self._process is not None:
-            self._process.kill()
+    def _become(self, health: Health) -> None:
+        self.health = health
+        if health in (Health.READY, Health.FAILED):
+            self._decided.set()
+        else:
+            self._decided.clear()
 
     def _exited(self, code: int | None) -> None:
         self._process = None
         self._watchdog.rest()
+        self._load_watchdog.rest()
         self._before, self.pulse = self.done, Pulse(0)
         self._curves.clear()
-        self._is_ready.clear()
         self.loaded.clear()
         self.loading = ""
+        stalled = self.health is Health.STALLED
+        death = "engine_stalled" if stalled else "engine_crashed"
         for job_id in self._orders:
-            self._answer(Failed(job_id, "engine_crashed", "the engine died meanwhile; another is started"))
+            self._answer(Failed(job_id, death, "the engine died meanwhile; another is started"))
         lost = list(self._in_flight)
         for place in self._in_flight.values():
             if place.timer is not None:
@@ -383,15 +418,14 @@ class Worker:
             self._restart = asyncio.get_running_loop().call_later(WINDOW, self.start)
             return
         # One that we ended over a stuck job says nothing of how the next will fare.
-        delay = 0.0 if self._replaced else self._backoff.died(time.monotonic())
-        self._replaced = False
-        stalled = self.health is Health.STALLED
-        cause = f"did not finish a step within {self._step_timeout:g} s" if stalled else _cause(code)
-        self.health = Health.EXHAUSTED if self._backoff.exhausted else Health.RESTARTING
+        stuck = self._condemned and not stalled
+        delay = 0.0 if stuck else self._backoff.died(time.monotonic())
+        cause = self._stalled_as if stalled else _cause(code)
+        self._become(Health.EXHAUSTED if self._backoff.exhausted else Health.RESTARTING)
         self.detail = f"the engine {cause}; another is started in {delay:g} s"
         log.error("engine died: %s; another is started in %g s", cause, delay)
         self._restart = asyncio.get_running_loop().call_later(delay, self.start)
-        self._listener.lost(lost, "engine_stalled" if stalled else "engine_crashed")
+        self._listener.lost(lost, death)
         self._listener.narrate(self.detail)
 
     def _kind(self, code: int | None) -> str:
@@ -402,7 +436,7 @@ class Worker:
             return "model failed"
         if self.health is Health.STALLED:
             return "stalled"
-        return "stuck" if self._replaced else "crashed"
+        return "stuck" if self._condemned else "crashed"
 
 
 def _cause(code: int | None) -> str:

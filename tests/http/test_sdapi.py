@@ -171,11 +171,12 @@ async def test_a_caller_who_asks_for_the_progress_sees_the_picture_come(server: 
 
 
 @pytest.mark.faults({"slow-start": "0.5"})
-async def test_while_the_model_loads_there_is_something_to_wait_for(client: Client) -> None:
+async def test_while_the_model_loads_there_is_something_to_wait_for(client: Client, server: Server) -> None:
     assert await post(client, "options", {"sd_model_checkpoint": "fake"}) == {}
     told = await get(client, "progress")
     assert (told["progress"], told["state"]["job_count"]) == (0, 1)
     await client.ready()
+    await eventually(lambda: server.registry.live() == [])
     told = await get(client, "progress")
     assert (told["progress"], told["state"]["job_count"]) == (0, 0)
 

@@ -13,6 +13,7 @@ import pytest
 
 from rbee_sd.server import Server
 from tests.conftest import Client, Faults, MakeServer, eventually
+from tests.process.conftest import StartWorker
 
 Connect = Callable[[Server], Client]
 
@@ -38,6 +39,12 @@ def server(make_server: MakeServer, models_dir: Path) -> Server:
         step_timeout=1.0,
         cancel_timeout=0.5,
     )
+
+
+@pytest.fixture
+def hasty(make_server: MakeServer, models_dir: Path) -> Server:
+    """A worker that does not wait long for a model."""
+    return make_server(models_dir=str(models_dir), load_timeout=1.0)
 
 
 @pytest.fixture
@@ -155,6 +162,62 @@ async def test_an_engine_that_dies_while_it_loads_costs_that_job_its_attempts_an
     os.kill(server.worker.pid or 0, signal.SIGKILL)
     assert (await client.ended(other))["state"] == "completed"
     assert (await client.ended(job_id))["attempt"] == 2
+
+
+async def test_an_engine_whose_load_never_ends_is_replaced_and_its_job_begins_again(
+    hasty: Server, connect: Connect, faults: Faults
+) -> None:
+    client = connect(hasty)
+    await client.ready()
+    faults.on("slow-start", "60")
+    job_id = await client.submit(model="large", steps=1)
+    await eventually(lambda: hasty.worker.loading)
+    faults.off("slow-start")
+    view = await client.ended(job_id)
+    assert (view["state"], view["attempt"]) == ("completed", 2)
+    assert hasty.worker.deaths["stalled"] == 1
+
+
+async def test_a_load_with_which_the_front_dies_is_not_tried_again(
+    start_worker: StartWorker, models_dir: Path, faults: Faults, tmp_path: Path
+) -> None:
+    settings = {"models_dir": models_dir, "state_dir": tmp_path / "state"}
+    worker, client = start_worker(**settings)
+    await client.ready()
+    faults.on("slow-start", "60")
+    answer = await client.http.post("/v1/jobs", json={"operation": "model_load", "model": "large"})
+    async with client.stream(answer.json()["job_id"]) as source:
+        async for event in source:
+            if event.event == "narration" and "loading model large" in event.data:
+                break
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.wait()
+    faults.off("slow-start")
+    _, client = start_worker(**settings)
+    error = (await client.ended(answer.json()["job_id"]))["error"]
+    assert error["code"] == "interrupted"
+    await client.ready()
+    assert await loaded(client) == ["fake"]
+
+
+async def test_choosing_a_model_in_automatic1111s_dialect_loads_it_once_and_progress_says_so(
+    client: Client, server: Server, faults: Faults
+) -> None:
+    async def job_count() -> int:
+        count: int = (await client.http.get("/sdapi/v1/progress")).json()["state"]["job_count"]
+        return count
+
+    await client.ready()
+    faults.on("slow-start", "1")
+    for _ in range(2):
+        answer = await client.http.post("/sdapi/v1/options", json={"sd_model_checkpoint": "large"})
+        assert answer.status_code == 200, answer.text
+    assert await job_count() == 1
+    # It stops pictures, of which there are none.
+    await client.http.post("/sdapi/v1/interrupt")
+    await eventually(lambda: server.registry.live() == [])
+    assert (await loaded(client), await job_count()) == (["large"], 0)
+    assert server.registry.counts()["completed"] == 1
 
 
 async def test_a_model_that_is_gone_when_its_jobs_turn_comes_fails_that_job(

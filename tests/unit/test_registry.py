@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -92,6 +93,27 @@ def test_a_full_queue_still_answers_what_needs_no_engine(make_registry: MakeRegi
     registry = make_registry(queue_size=1)
     registry.accept(order())
     assert registry.accept(quick_order()).state is State.QUEUED
+
+
+def test_what_needs_no_engine_is_bounded_too(make_registry: MakeRegistry) -> None:
+    registry = make_registry(queue_size=2)
+    jobs = [registry.accept(quick_order()) for _ in range(2)]
+    registry.accept(order())
+    error = refusal(lambda: registry.accept(quick_order()))
+    assert (error.status, error.code) == (503, "queue_full")
+    registry.begin(jobs[0])
+    assert refusal(lambda: registry.accept(quick_order())).code == "queue_full"
+    registry.complete(jobs[0], result={})
+    registry.accept(quick_order())
+
+
+def test_one_client_has_only_its_share_of_what_needs_no_engine(make_registry: MakeRegistry) -> None:
+    registry = make_registry(share=1)
+    registry.accept(quick_order())
+    error = refusal(lambda: registry.accept(quick_order()))
+    assert (error.status, error.code) == (429, "too_many_jobs")
+    registry.accept(replace(quick_order(), owner="another"))
+    registry.accept(order())
 
 
 def test_a_draining_registry_refuses_every_job(registry: JobRegistry) -> None:

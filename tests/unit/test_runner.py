@@ -115,6 +115,24 @@ async def test_a_runner_that_closes_leaves_its_jobs_alive_and_begins_no_more(reg
     assert held.begun == 1
 
 
+async def test_what_is_not_done_again_is_ended_by_the_end_of_the_worker_or_at_its_next_start(
+    registry: JobRegistry,
+) -> None:
+    held = Held()
+    left = await accepted(registry)
+    runner = Runner(registry, {"status": held}, once=("status",))
+    runner.resume()
+    job = await accepted(registry)
+    await eventually(lambda: held.begun)
+    await runner.close()
+    for each in (left, job):
+        assert each.state is State.FAILED
+        assert each.error is not None
+        assert each.error["code"] == "interrupted"
+        assert "send it again" in each.error["message"]
+    assert (held.begun, held.cancelled) == (1, 1)
+
+
 async def test_jobs_for_the_engine_are_left_to_the_dispatcher(registry: JobRegistry) -> None:
     held = Held()
     Runner(registry, {"status": held, "image_generation": held})

@@ -14,6 +14,7 @@ from rbee_sd.messages import (
     Curve,
     Event,
     Failed,
+    Fatal,
     Finished,
     Generate,
     Loading,
@@ -41,10 +42,15 @@ class ScriptedProcess:
         self.say, self.leave = say, leave
         self.sent: list[Message] = []
         self.killed = False
+        self.listening: bool | None = None
 
     def send(self, message: Message) -> None:
         """See `EngineProcess`."""
         self.sent.append(message)
+
+    async def stop(self, listening: bool) -> None:
+        """See `EngineProcess`."""
+        self.listening = listening
 
     def kill(self) -> None:
         """See `EngineProcess`; the test says when it is dead."""
@@ -81,9 +87,9 @@ class Notes:
 class Bench:
     """A worker, its listener and the engines it has started."""
 
-    def __init__(self, cancel_timeout: float, step_timeout: float = 60.0) -> None:
+    def __init__(self, cancel_timeout: float, step_timeout: float = 60.0, load_timeout: float = 60.0) -> None:
         self.notes = Notes()
-        self.worker = Worker(lambda *_: None, None, self.notes, cancel_timeout, step_timeout)
+        self.worker = Worker(lambda *_: None, None, self.notes, cancel_timeout, step_timeout, load_timeout)
 
     @property
     def engine(self) -> ScriptedProcess:
@@ -326,6 +332,11 @@ async def test_what_is_known_of_a_model_outlives_its_loading_but_not_its_removal
     await bench_stops(bench)
 
 
+async def test_what_is_known_of_a_loaded_model_stays_until_it_goes(bench: Bench) -> None:
+    bench.worker.forget("demo")
+    assert bench.worker.known["demo"].capacity == 3
+
+
 async def test_an_engine_that_loads_is_not_replaced_however_long_it_is_silent_and_holds_on(bench: Bench) -> None:
     loading = Bench(cancel_timeout=0.05, step_timeout=0.08)
     loading.start(3)
@@ -380,6 +391,101 @@ async def test_an_order_is_answered_by_the_engine_or_by_its_death(bench: Bench) 
     assert await waiting is None
     assert bench.notes.heard == []
     await bench_stops(bench)
+
+
+async def test_an_engine_whose_load_never_ends_is_replaced_and_its_jobs_begin_again(bench: Bench) -> None:
+    hung = Bench(cancel_timeout=60, load_timeout=0.08)
+    hung.start(3)
+    hung.submit("a")
+    hung.engine.say(Loading("xl"))
+    ordered = asyncio.create_task(hung.worker.order(LoadModel("order", "xl", "/xl")))
+    # Whatever it says meanwhile.
+    hung.engine.say(Pulse(1, 1, 0.5, 1.0))
+    await eventually(lambda: hung.engine.killed)
+    assert str(hung.worker.health) == "engine stalled"
+    assert "did not load a model within 0.08 s" in hung.worker.detail
+    hung.engine.leave(-9)
+    assert (hung.notes.lost_jobs, hung.notes.codes) == (["a"], ["engine_stalled"])
+    answer = await ordered
+    assert answer is not None
+    assert answer.code == "engine_stalled"
+    await bench_stops(hung)
+
+
+async def test_a_load_that_ends_in_time_kills_nobody(bench: Bench) -> None:
+    quick = Bench(cancel_timeout=60, load_timeout=0.08)
+    quick.start(3)
+    for end in (ready("xl"), Unloaded("xl")):
+        quick.engine.say(Loading("xl"))
+        quick.engine.say(end)
+    over = asyncio.get_running_loop().time() + 0.2
+    await eventually(lambda: asyncio.get_running_loop().time() > over)
+    assert not quick.engine.killed
+
+
+async def test_what_an_engine_says_that_is_being_replaced_makes_it_no_other_ones_state(bench: Bench) -> None:
+    bench.submit("a")
+    bench.worker.cancel("a")
+    await eventually(lambda: bench.engine.killed)
+    dying = bench.engine
+    for late in (Loading("xl"), ready("xl"), Fatal("model_failed", "broken")):
+        dying.say(late)
+    assert (bench.worker.health, bench.worker.loading) == (Health.RESTARTING, "")
+    assert bench.worker.model is not None
+    assert bench.worker.model.model == "demo"
+    dying.leave(-9)
+    await bench_stops(bench)
+    assert bench.worker.deaths["stuck"] == 1
+    bench.start(3)
+    assert bench.takes(0) == [True]
+
+
+async def test_an_order_waits_for_the_engine_after_one_that_is_being_replaced(bench: Bench) -> None:
+    bench.submit("a")
+    bench.worker.cancel("a")
+    await eventually(lambda: bench.engine.killed)
+    dying = bench.engine
+    sent = len(dying.sent)
+    ordered = asyncio.create_task(bench.worker.order(LoadModel("order", "xl", "/xl")))
+    await asyncio.sleep(0)
+    dying.leave(-9)
+    await bench_stops(bench)
+    bench.worker.start()
+    brief = bench.engine
+    # Ready and dead in one turn of the loop: the order is not for that one either.
+    brief.say(ready("demo"))
+    brief.leave(-9)
+    await bench_stops(bench)
+    bench.start(3)
+    await eventually(lambda: bench.engine.sent == [LoadModel("order", "xl", "/xl")])
+    assert (len(dying.sent), brief.sent) == (sent, [])
+    bench.engine.say(Finished("order", ()))
+    assert await ordered is None
+
+
+async def test_an_order_fails_when_the_default_model_does(bench: Bench) -> None:
+    bench.engine.leave(1)
+    await bench_stops(bench)
+    bench.worker.start()
+    ordered = asyncio.create_task(bench.worker.order(LoadModel("order", "xl", "/xl")))
+    await asyncio.sleep(0)
+    bench.engine.say(Fatal("model_failed", "broken"))
+    assert await ordered == Failed("order", "model_failed", "broken")
+
+
+async def test_the_answer_to_an_order_that_was_taken_back_is_told_to_nobody(bench: Bench) -> None:
+    ordered = asyncio.create_task(bench.worker.order(LoadModel("order", "xl", "/xl")))
+    await eventually(lambda: bench.engine.sent)
+    ordered.cancel()
+    await eventually(ordered.done)
+    bench.engine.say(Finished("order", ()))
+    assert bench.notes.heard == []
+
+
+async def test_an_engine_that_loads_is_spared_the_message_to_stop(bench: Bench) -> None:
+    bench.engine.say(Loading("xl"))
+    await bench.worker.stop()
+    assert bench.engine.listening is False
 
 
 async def bench_stops(bench: Bench) -> None:

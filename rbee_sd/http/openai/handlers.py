@@ -64,8 +64,9 @@ class ImagesHandler(DialectHandler, CallHandler):
     async def post(self) -> None:
         """Make images and answer with them."""
         request = self._accept()
-        fields = request.fields(self.context.limits)
-        if (model := self.context.model_names.resolve(request.model)) is not None:
+        model = self.context.model_names.resolve(request.model)
+        fields = request.fields(self.context.limits.of(model))
+        if model is not None:
             fields["model"] = model
         try:
             job = await self.start(fields, sent=request.model_dump(), again=self._sent_again())

@@ -35,7 +35,7 @@ class Callers:
         return self._models.get(owner)
 
     def began(self, job: Job) -> None:
-        """A request of this dialect waits for this job: a new one, or by its Idempotency-Key one from before."""
+        """A request of this dialect is behind this job: a new one, or by its Idempotency-Key one from before."""
         jobs = self._jobs.get(job.order.owner, [])
         if not job.state.terminal and job not in jobs:
             self._jobs[job.order.owner] = [*jobs, job]
@@ -43,6 +43,10 @@ class Callers:
     def jobs(self, owner: str) -> list[Job]:
         """The caller's jobs that have not ended, oldest first."""
         return self._jobs.get(owner, [])
+
+    def pictures(self, owner: str) -> list[Job]:
+        """Those that make pictures; the others load the model that the caller has chosen."""
+        return [job for job in self.jobs(owner) if job.order.work is not None]
 
     def _finished(self, job: Job) -> None:
         owner = job.order.owner

@@ -55,7 +55,8 @@ class Txt2ImgHandler(SdapiHandler, CallHandler):
     async def _begin(self) -> tuple[Job, Txt2Img, list[str]]:
         """The job of this request; the request, without images since it may wait for long; what is to be said."""
         request = self.read(self.takes)
-        fields, notes = fields_of(request, self.context.limits, self._model(request))
+        model = self._model(request)
+        fields, notes = fields_of(request, self.context.limits.of(model), model)
         job = await self.start(fields)
         self.context.callers.began(job)
         for note in notes:

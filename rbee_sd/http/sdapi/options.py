@@ -22,8 +22,8 @@ class OptionsHandler(SdapiHandler):
         "GET": Doc("The model of the caller's next requests", {200: Answer("As it is now.", {JSON: answers.Chosen})}),
         "POST": Doc(
             "Choose the model of the caller's next requests",
-            {200: Answer("It is chosen; other options are ignored.", {JSON: answers.Nothing})},
-            errors=(404, 415),
+            {200: Answer("It is chosen, and being loaded; other options are ignored.", {JSON: answers.Nothing})},
+            errors=(404, 415, 503),
             body={JSON: Options},
         ),
     }
@@ -41,12 +41,21 @@ class OptionsHandler(SdapiHandler):
             }
         )
 
-    def post(self) -> None:
-        """Choose the model; everything else is ignored."""
+    async def post(self) -> None:
+        """Choose the model, and have it loaded; everything else is ignored. The answer does not wait for that."""
         title = self.read(Options).sd_model_checkpoint
         if title is not None:
-            self.context.callers.choose(self.owner, model_named(title, self.context.limits))
+            model = model_named(title, self.context.limits)
+            self.context.callers.choose(self.owner, model)
+            if model not in self.context.status()["loaded"]:
+                await self._load(model)
         self.answer({})
+
+    async def _load(self, model: str) -> None:
+        callers, fields = self.context.callers, {"operation": "model_load", "model": model, "on_disconnect": "finish"}
+        # Some clients send all options again before each picture.
+        if all(job.order.request != fields for job in callers.jobs(self.owner)):
+            callers.began(await self.context.desk.accept(fields, owner=self.owner))
 
 
 class FlagsHandler(SdapiHandler):

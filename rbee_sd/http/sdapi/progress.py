@@ -42,9 +42,10 @@ class ProgressHandler(SdapiHandler):
 
     def get(self) -> None:
         """How far the caller's current job is; without one, whether a model is being loaded."""
-        jobs = self.context.callers.jobs(self.owner)
+        callers = self.context.callers
+        jobs = callers.pictures(self.owner)
         if not jobs:
-            loading = self.context.status()["reason"] in LOADING
+            loading = bool(callers.jobs(self.owner)) or self.context.status()["reason"] in LOADING
             self.answer(_progress(0.0, 0.0, _state("loading the model" if loading else "", int(loading)), None))
             return
         job = jobs[0]
@@ -67,7 +68,8 @@ class InterruptHandler(SdapiHandler):
     async def post(self) -> None:
         """Stop the caller's jobs whose clients have gone, or else the current one; answered alike however often."""
         registry, watcher = self.context.registry, self.context.watcher
-        jobs = self.context.callers.jobs(self.owner)
+        # As in the original, a model that is being loaded is not stopped.
+        jobs = self.context.callers.pictures(self.owner)
         left = [job for job in jobs if not watcher.listeners(job.id)]
         for job in left or jobs[:1]:
             registry.cancel(job, "requested")
