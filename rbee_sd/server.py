@@ -274,7 +274,10 @@ class Server:
         return {"jobs": model.capacity if model else None, "shapes": [asdict(each) for each in self.worker.curves]}
 
     async def _tell_status(self, job: Job) -> dict[str, Any]:
-        return self.status()
+        told = self.status()
+        # Who asks how many jobs there are does not mean the one that asks.
+        told["jobs"] = {**told["jobs"], str(job.state): told["jobs"][job.state] - 1}
+        return told
 
     def _painting(self) -> bool:
         """Whether jobs for the engine are left: a download goes on at the next start just as well."""

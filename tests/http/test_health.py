@@ -153,3 +153,11 @@ async def test_capabilities_offer_what_is_accepted(client: Client) -> None:
         assert answer.status_code == 200, scheduler
         await client.ended(answer.json()["job_id"])
     error_of(await client.http.post("/v1/jobs", json={"prompt": "x" * (limits["max_prompt"] + 1)}), 400)
+
+
+async def test_the_job_that_asks_for_the_status_is_not_among_those_it_counts(client: Client) -> None:
+    await client.ready()
+    for _ in range(3):
+        job_id = (await client.http.post("/v1/jobs", json={"operation": "status"})).json()["job_id"]
+        counts = (await client.ended(job_id))["result"]["jobs"]
+        assert (counts["queued"], counts["running"]) == (0, 0)
