@@ -93,6 +93,8 @@ async def test_deaths_of_the_engine_are_counted_by_cause_and_its_work_goes_on_be
 async def test_listeners_are_counted_and_those_that_do_not_read_too(
     server: Server, client: Client, dial: Dial, faults: Faults
 ) -> None:
+    # Else the job could wait for the engine longer than it waits for its listener to come back.
+    await client.ready()
     faults.on("hang")
     job_id = await client.submit(steps=2)
     async with listening(client, job_id):
