@@ -28,7 +28,7 @@ def command(url: str | None, conf: str | None, **flags: Any) -> None:
 def list_models(worker: Worker, as_json: bool = False) -> None:
     """List the models that are there."""
     for model in _result(worker, "model_list")["models"]:
-        click.echo(json.dumps(model, ensure_ascii=False) if as_json else _line(model))
+        click.echo(json.dumps(model) if as_json else _line(model))
 
 
 @command.command("pull")

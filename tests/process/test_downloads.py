@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -482,3 +483,26 @@ async def test_a_model_that_jobs_work_with_is_neither_let_go_nor_deleted(
         for operation in ("model_unload", "model_delete"):
             assert (await failed(client, operation))["code"] == "model_in_use"
         assert NAME in await names(client)
+
+
+async def test_the_command_line_downloads_a_model_uses_it_and_removes_it(server: Server, hub: Hub) -> None:
+    async def models(*arguments: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "rbee_sd", "models", "--url", server.url, *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        return process.returncode or 0, output.decode(), errors.decode()
+
+    status, output, errors = await models("pull", NAME)
+    assert (status, output) == (0, f"{NAME}  downloaded\n"), errors
+    assert re.search(r"of \d", errors), errors
+    for command, told in (("list", NAME), ("load", "loaded"), ("unload", "unloaded"), ("remove", "removed")):
+        status, output, errors = await models(*([command] if command == "list" else [command, NAME]))
+        assert status == 0, errors
+        assert told in output
+    status, _, errors = await models("pull", "some-owner/nothing")
+    assert status == 1
+    assert "some-owner/nothing" in errors
+    assert "Traceback" not in errors
