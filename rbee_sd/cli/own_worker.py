@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rbee_sd import log as logs
 from rbee_sd.client import AsyncClient
-from rbee_sd.settings import Settings
+from rbee_sd.errors import SettingsError
+from rbee_sd.settings import Settings, models_dir_of
 
 if TYPE_CHECKING:
     from rbee_sd.server import Server
@@ -36,6 +37,7 @@ async def own_worker(settings: Settings) -> AsyncIterator[AsyncClient]:
         own = Settings(
             port=0,
             state_dir=folder,
+            models_dir=_models_dir(settings),
             log_level="warning",
             drain_timeout=0.0,
             max_rows=settings.max_rows or ROWS,
@@ -51,6 +53,14 @@ async def own_worker(settings: Settings) -> AsyncIterator[AsyncClient]:
             despair.cancel()
             await server.drain()
             await server.stop()
+
+
+def _models_dir(settings: Settings) -> str:
+    """Where the models are that were downloaded; who has no place for a state folder has none."""
+    try:
+        return str(models_dir_of(settings))
+    except SettingsError:
+        return ""
 
 
 async def _despair(server: Server) -> None:
