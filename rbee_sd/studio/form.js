@@ -28,7 +28,7 @@ export class Form {
       page.submit();
     });
     addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !document.querySelector("dialog[open]")) {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat && !document.querySelector("dialog[open]")) {
         event.preventDefault();
         page.submit();
       }
@@ -97,19 +97,22 @@ export class Form {
     const { schedulers, models, loras } = this.#offer;
     const missing = [];
     const taken = /** @type {Record<string, any>} */ ({ negative_prompt: "", loras: [] });
-    for (const name of [...NUMBERS, "prompt", "negative_prompt"]) if (settings[name] != null) taken[name] = settings[name];
+    // A picture can be anybody's, and hold anything.
+    for (const name of NUMBERS) if (isNumber(settings[name])) taken[name] = Number(settings[name]);
+    for (const name of ["prompt", "negative_prompt"]) if (typeof settings[name] === "string") taken[name] = settings[name];
     for (const [name, there] of /** @type {[string, string[]][]} */ ([["scheduler", schedulers], ["model", names(models)]])) {
       if (!settings[name]) continue;
       if (there.includes(settings[name])) taken[name] = settings[name];
       else missing.push(`the ${name} ${settings[name]}`);
     }
-    for (const lora of settings.loras ?? []) {
-      if (names(loras).includes(lora.name)) taken.loras.push({ name: lora.name, scale: lora.scale ?? 1 });
-      else missing.push(`the LoRA ${lora.name}`);
+    for (const lora of Array.isArray(settings.loras) ? settings.loras : []) {
+      const scale = Number(lora?.scale ?? 1);
+      if (names(loras).includes(lora?.name) && Number.isFinite(scale)) taken.loras.push({ name: lora.name, scale });
+      else missing.push(`the LoRA ${lora?.name}`);
     }
     const { finish } = this.#set;
     this.#set = { finish };
-    if (settings.seed != null) taken.seed = String(settings.seed);
+    if (isNumber(settings.seed)) taken.seed = String(settings.seed);
     Object.assign(this.#set, taken);
     this.#fit();
     this.#keep({});
@@ -219,4 +222,9 @@ export class Form {
     });
     showLoras(names(loras), this.#set.loras ?? [], limits.max_lora_scale, (chosen) => this.#keep({ loras: chosen }));
   }
+}
+
+/** Whether it is a number, or text for one, as pictures of other programs hold it. */
+function isNumber(/** @type {any} */ value) {
+  return ["number", "string"].includes(typeof value) && value !== "" && Number.isFinite(Number(value));
 }

@@ -2,7 +2,7 @@
 // The gallery: every finished picture, newest first. Only the tiles in sight are in the page, and the worker's list is
 // read on as one scrolls, so that thousands cost no more than a screenful.
 
-import { get, show } from "./api.js";
+import { get, Refused, show } from "./api.js";
 import { byId, make, say } from "./dom.js";
 
 /**
@@ -76,9 +76,10 @@ export class Gallery {
       const { jobs, next } = await get(`/v1/jobs?state=completed&limit=${PAGE}${this.#next ? `&before=${this.#next}` : ""}`);
       this.#take(jobs);
       this.#next = next;
-    } catch {
-      // The next scroll, or the next connection, tries again.
-      return;
+    } catch (error) {
+      // The next scroll, or the next connection, tries again; from the first, if the last one seen is forgotten.
+      if (!(error instanceof Refused) || ![404, 410].includes(error.status)) return;
+      this.#next = "";
     } finally {
       this.#loading = false;
     }

@@ -22,7 +22,11 @@ export class Input {
     byId("input-remove").addEventListener("click", () => this.clear());
     byId("input-unmask").addEventListener("click", () => this.#masked(null));
     byId("input-paint").addEventListener("click", async () => {
-      if (this.#size) this.#masked(await paint(this.#address, this.#size, this.#mask));
+      const file = this.#file;
+      if (!this.#size) return;
+      const mask = await paint(this.#address, this.#size, this.#mask);
+      // Another picture may have come meanwhile.
+      if (file === this.#file) this.#masked(mask);
     });
   }
 
@@ -49,15 +53,16 @@ export class Input {
       URL.revokeObjectURL(address);
       return false;
     }
-    this.clear();
-    this.#file = file;
-    this.#address = address;
-    this.#size = { width: image.naturalWidth, height: image.naturalHeight };
-    this.#data = await new Promise((done) => {
+    const data = await new Promise((done) => {
       const reader = new FileReader();
       reader.addEventListener("load", () => done(String(reader.result)));
       reader.readAsDataURL(file);
     });
+    this.clear();
+    this.#file = file;
+    this.#address = address;
+    this.#size = { width: image.naturalWidth, height: image.naturalHeight };
+    this.#data = data;
     this.#show();
     return true;
   }

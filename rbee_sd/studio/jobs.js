@@ -2,7 +2,7 @@
 // The jobs that this page knows of: from the feed, from the worker's lists, and which of them are this tab's own.
 // Whoever shows them is told once a frame of all that has changed.
 
-import { get } from "./api.js";
+import { get, Refused } from "./api.js";
 import { keep, kept } from "./dom.js";
 
 /**
@@ -112,8 +112,10 @@ export class Jobs {
     if (known) known.known = true;
     try {
       return this.told(await get(`/v1/jobs/${id}`));
-    } catch {
-      this.#mine((own) => own.delete(id));
+    } catch (error) {
+      // Only the worker can say that there is no such job; without a connection it is still this page's.
+      if (error instanceof Refused && [404, 410].includes(error.status)) this.#gone(id);
+      else if (known) known.known = false;
       return undefined;
     }
   }
@@ -180,6 +182,15 @@ export class Jobs {
     if (ended.length > REMEMBERED) this.#jobs.delete(ended[0].id);
   }
 
+  #gone(/** @type {string} */ id) {
+    this.#mine((own) => own.delete(id));
+    const job = this.#jobs.get(id);
+    if (!job || !LIVE.has(job.state)) return;
+    job.error = { code: "gone", message: "the worker does not know this job any more" };
+    this.#end(job, "failed");
+    this.#touch(job);
+  }
+
   #mine(/** @type {(own: Set<string>) => void} */ change) {
     change(this.#own);
     keep("sessionStorage", "own", this.own());
@@ -192,9 +203,9 @@ export class Jobs {
         this.#changed = new Set();
         for (const show of this.#shows) show(changed);
       };
-      // Frames are not made for a tab that nobody sees; its title goes on.
-      if (document.hidden) setTimeout(tell, 250);
-      else requestAnimationFrame(tell);
+      // Frames are not made for a tab that nobody sees, or that is hidden just now; its title goes on.
+      const frame = requestAnimationFrame(() => { clearTimeout(later); tell(); });
+      const later = setTimeout(() => { cancelAnimationFrame(frame); tell(); }, 250);
     }
     this.#changed.add(job.id);
   }

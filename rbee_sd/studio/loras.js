@@ -3,6 +3,9 @@
 
 import { byId, make, options, say } from "./dom.js";
 
+/** @type {Lora[]} */
+let shown = [];
+
 /** @typedef {{name: string, scale: number}} Lora */
 
 /**
@@ -16,10 +19,11 @@ export function showLoras(all, chosen, most, change) {
   const list = byId("lora-list");
   byId("loras").hidden = !all.length;
   byId("lora-add").onchange = () => change([...chosen, { name: byId("lora-add").value, scale: 1 }]);
-  // Rebuilt only for other names: a slider that is being moved stays.
-  const names = JSON.stringify([all, chosen.map((lora) => lora.name)]);
-  if (list.dataset.names === names) return;
+  // Rebuilt only for others: a slider that is being moved stays.
+  const names = JSON.stringify(all);
+  if (list.dataset.names === names && chosen.length === shown.length && chosen.every((lora, place) => lora === shown[place])) return;
   list.dataset.names = names;
+  shown = chosen;
   options(byId("lora-add"), "add one …", all.filter((name) => !chosen.some((lora) => lora.name === name)));
   list.replaceChildren(...chosen.map((lora) => {
     const output = make("output", {}, String(lora.scale));

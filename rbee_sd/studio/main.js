@@ -32,8 +32,8 @@ const stage = new Stage(jobs, {
 });
 const machine = new Machine(jobs, { look: (id) => stage.look(id), changed: () => void offer() });
 const feed = new Feed({
-  // As many as an address may well hold.
-  jobs: () => jobs.own().slice(-200),
+  // As many as an address may well hold: the oldest, since the newest have hardly begun.
+  jobs: () => jobs.own().slice(0, 200),
   heard: (data) => jobs.heard(data),
   opened: () => void arrived(),
   lost: () => machine.reached(false),

@@ -79,7 +79,7 @@ export class Viewer {
           : button("Compare with …", () => { this.#pinned = item; this.dialog.close(); }),
       button("Delete", (event) => {
         if (event.target.dataset.sure) void this.#delete(item);
-        else Object.assign(event.target, { textContent: "Delete for good?" }).dataset.sure = "yes";
+        else Object.assign(event.target, { textContent: sureOf(job) }).dataset.sure = "yes";
       }, "danger"),
       button("Close", () => this.dialog.close(), "quiet close"),
     );
@@ -111,6 +111,11 @@ export class Viewer {
     if (next && next.job.job_id !== item.job.job_id) this.open(next);
     else this.dialog.close();
   }
+}
+
+/** What is asked before a job is deleted, with all that it made. */
+function sureOf(/** @type {any} */ job) {
+  return job.images.length > 1 ? `Delete all ${job.images.length} pictures of this job for good?` : "Delete for good?";
 }
 
 async function download(/** @type {Item} */ item) {

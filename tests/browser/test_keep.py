@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -103,6 +104,27 @@ def test_a_picture_is_deleted_when_that_is_said_twice(page: Page) -> None:
     until(lambda: "one" in page.get("viewer").text)
     page.press("Close")
     assert titles(page) == ["one"]
+
+
+def test_deleting_one_of_several_pictures_says_that_all_of_the_job_go(page: Page) -> None:
+    page.slide("count", 3)
+    make(page, "one")
+    open_tile(page, 0)
+    page.press("Delete")
+    page.press("Delete all 3 pictures of this job for good?")
+    until(lambda: page.fetch("/v1/jobs")["jobs"] == [])
+    until(lambda: titles(page) == [])
+
+
+def test_a_picture_whose_settings_are_nonsense_harms_nothing(page: Page) -> None:
+    nonsense = {"prompt": {"a": 1}, "width": {"toString": 1}, "steps": [3], "loras": [None, 5], "seed": "x", "count": 2}
+    text = b"rbee-sd\0" + json.dumps(nonsense).encode()
+    page.give("nonsense.png", "drop", png(chunk(b"tEXt", text)), target='[data-drop="settings"]')
+    until(lambda: page.get("count").get_attribute("value") == "2")
+    page.open()
+    assert page.get("count").get_attribute("value") == "2"
+    page.generate("a red circle")
+    page.done()
 
 
 def test_two_pictures_are_compared_side_by_side(page: Page) -> None:
