@@ -12,7 +12,7 @@ from rbee_sd.bench import worker
 from rbee_sd.bench.measure import Figure
 from rbee_sd.bench.progress import progress
 from rbee_sd.bench.wire import HOST, Connection, request
-from rbee_sd.bench.worker import LISTEN_DEADLINE, BenchedWorker
+from rbee_sd.bench.worker import LISTEN_DEADLINE, BenchedWorker, free_port
 
 AIM = 0.5
 POLL = 0.002
@@ -38,7 +38,7 @@ async def measure(starts: int) -> list[Figure]:
 
 async def first_answer(*flags: str) -> tuple[float, bool]:
     """Seconds to the first 200 of `/health`, and whether the model was still loading then."""
-    port = _free_port()
+    port = free_port()
     async with worker.started(*flags, port=port) as benched, asyncio.timeout(LISTEN_DEADLINE):
         connection = await _connected(benched, port)
         status, _ = await connection.exchange(request("GET", "/health"))
@@ -61,10 +61,3 @@ async def _connected(benched: BenchedWorker, port: int) -> Connection:
             await asyncio.sleep(POLL)
         else:
             return Connection(*await asyncio.open_connection(sock=knock))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from rbee_sd.bench import start, worker
 from rbee_sd.bench.measure import Figure, latency
 from rbee_sd.bench.progress import progress
 from rbee_sd.bench.report import json_option, quick_option, report
-from rbee_sd.bench.wire import Connection, Listener, request
+from rbee_sd.bench.wire import BenchError, Connection, Listener, request
 from rbee_sd.jobs.store import DATABASE
 
 START_AIM = 2.0
@@ -59,7 +59,7 @@ async def measure(plan: Plan) -> list[Figure]:
         faults.mkdir()
         flags = [
             *("--fake-pipeline", str(faults), "--model", "fake", "--state-dir", str(state)),
-            *("--job-history", str(2 * plan.jobs), "--job-bytes", str(2**40)),
+            *("--job-history", str(2 * plan.jobs), "--job-bytes", str(2**40), "--queue-size", str(plan.calls)),
         ]
         async with asyncio.timeout(DEADLINE):
             await _one_job(flags)
@@ -115,25 +115,27 @@ async def _answers(flags: Sequence[str], plan: Plan, ids: Sequence[str]) -> list
         port = await benched.port()
         await benched.ready(port)
         connection = await Connection.open(port)
-        ways = {
-            "page": lambda: request("GET", f"/v1/jobs?limit=50&before={chance.choice(ids)}"),
-            "job": lambda: request("GET", f"/v1/jobs/{chance.choice(ids)}"),
-            "accept": lambda: request("POST", "/v1/jobs", {"prompt": "a red circle", "steps": 1}),
-        }
-        figures = []
-        for name, text, aim in (
-            ("page", "a page of 50 jobs", None),
-            ("job", "one job", None),
-            ("accept", "POST /v1/jobs, one after the other", ACCEPT_AIM),
-        ):
+
+        async def timed(name: str, text: str, make: Callable[[], bytes], aim: float | None = None) -> list[Figure]:
             seconds = []
             with progress(text, plan.calls) as tick:
                 for _ in range(plan.calls):
-                    sent = ways[name]()
+                    sent = make()
                     began = time.perf_counter()
-                    await connection.exchange(sent)
+                    status, _ = await connection.exchange(sent)
                     seconds.append(time.perf_counter() - began)
+                    if status != 200:
+                        raise BenchError(f"{text} was answered {status}")
                     tick()
-            figures += latency(name, text, seconds, aim)
+            return latency(name, text, seconds, aim)
+
+        post = request("POST", "/v1/jobs", {"prompt": "a red circle", "steps": 1})
+        figures = [
+            *await timed(
+                "page", "a page of 50 jobs", lambda: request("GET", f"/v1/jobs?limit=50&before={chance.choice(ids)}")
+            ),
+            *await timed("job", "one job", lambda: request("GET", f"/v1/jobs/{chance.choice(ids)}")),
+            *await timed("accept", "POST /v1/jobs, one after the other", lambda: post, ACCEPT_AIM),
+        ]
         connection.close()
     return figures

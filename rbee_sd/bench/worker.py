@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import BinaryIO
 
 import psutil
 
-from rbee_sd.bench.wire import BenchError, Connection, request
+from rbee_sd.bench.wire import HOST, BenchError, Connection, request
 
 LISTENS = re.compile(r"listens on http://127\.0\.0\.1:(\d+)")
 LISTEN_DEADLINE = 30.0
@@ -63,6 +64,14 @@ class BenchedWorker:
         if self.process.returncode is not None:
             tail = "\n".join(_text(self.log).splitlines()[-15:])
             raise BenchError(f"the worker ended with status {self.process.returncode}:\n{tail}")
+
+
+def free_port() -> int:
+    """A port that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def launch(log: BinaryIO, *flags: str) -> asyncio.subprocess.Process:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import os
 import signal
-import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from rbee_sd.bench.worker import launch
+from rbee_sd.bench.worker import free_port, launch
 from rbee_sd.chaos.measures import Measures
 
 START_DEADLINE = 60.0
@@ -40,7 +39,7 @@ class ChaosWorker:
         self.faults = folder / "faults"
         self.log = folder / "log"
         self.faults.mkdir(parents=True)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
         self.measures = Measures()
@@ -150,10 +149,3 @@ def _members(group: int) -> list[int]:
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
