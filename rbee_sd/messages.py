@@ -105,6 +105,11 @@ class Generate(Message):
     preview: bool = False
     inputs: tuple[bytes, ...] = ()
 
+    @property
+    def pixels(self) -> int:
+        """Of one image; 0 where that is left to the model, or to the input image."""
+        return (self.width or 0) * (self.height or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Cancel(Message):

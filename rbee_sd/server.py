@@ -124,6 +124,7 @@ class Server:
             settings.cancel_timeout,
             settings.step_timeout,
             settings.load_timeout,
+            settings.max_jobs,
         )
         self.dispatcher.worker = self.worker
         models = ModelErrands(

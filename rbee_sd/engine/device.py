@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,34 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+class Stopwatch:
+    """Times what a device does from the making of this to `stop`: not how long it takes to ask it for that."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._marks: list[Any] = []
+        self._device = device
+        self._mark()
+
+    def stop(self) -> None:
+        """What is asked of the device from now on does not count."""
+        self._mark()
+
+    def seconds(self) -> float | None:
+        """How long it took; None as long as the device has not come so far."""
+        began, ended = self._marks
+        if self._device.type != "cuda":
+            return float(ended - began)
+        return began.elapsed_time(ended) / 1000 if ended.query() else None
+
+    def _mark(self) -> None:
+        if self._device.type != "cuda":
+            self._marks.append(time.monotonic())
+            return
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        self._marks.append(event)
 
 
 def to_host(tensor: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:

@@ -7,7 +7,9 @@ With a TAESD (diffusers' AutoencoderTiny) it decodes with that.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as functional
 
-from rbee_sd.engine.device import to_host
+from rbee_sd.engine.device import Stopwatch, to_host
 
 SHARE = 0.02
 """Of the time that steps take, previews may take this much."""
@@ -31,29 +33,49 @@ class Previews:
         self._tiny = tiny
         self._weights: Any = None if tiny is not None else _fit(vae)
         self._cost = 0.0
+        self._free = 0.0
         self._last: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._timed: deque[Stopwatch] = deque()
 
     def due(self, job_id: str) -> bool:
-        """Whether a job may have a preview now: all that have previews share what these may cost."""
-        interval = max(INTERVAL, self._cost / SHARE * len({*self._last, job_id}))
-        return time.monotonic() - self._last.get(job_id, -interval) >= interval
+        """Whether a job that wants a preview may have it now; to be asked once in each of its steps.
+
+        After each one all wait until it was no more than its share. Then it is the turn of who has waited longest.
+        """
+        self._learn()
+        now = time.monotonic()
+        before, self._asked[job_id] = self._asked.get(job_id, -math.inf), now
+        # Who has not asked since this one did is not there any more.
+        rivals = [self._last.get(each, -math.inf) for each, asked in self._asked.items() if asked >= before]
+        last = self._last.get(job_id, -math.inf)
+        return now >= self._free and now - last >= INTERVAL and last <= min(rivals)
 
     def make(self, job_id: str, latents: torch.Tensor) -> Callable[[], npt.NDArray[Any]]:
         """(1, channels, h, w) to (H, W, 3) bytes; what is returned waits for them, in any thread."""
-        began = time.monotonic()
+        stopwatch = Stopwatch(latents.device)
         if self._tiny is not None:
             picture = self._tiny.decode(latents.to(self._tiny.dtype), return_dict=False)[0][0]
         else:
             picture = self._linear(latents[0].float())
         pixels = to_host((picture.float() * 127.5 + 127.5).clamp(0, 255).byte().permute(1, 2, 0).contiguous())
+        stopwatch.stop()
+        self._timed.append(stopwatch)
+        self._learn()
         self._last[job_id] = time.monotonic()
-        # Half of the news at a time: one slow moment of the machine is no reason to stop.
-        self._cost += (self._last[job_id] - began - self._cost) / (2 if self._cost else 1)
+        self._free = self._last[job_id] + self._cost / SHARE
         return pixels
 
     def forget(self, job_id: str) -> None:
         """The job has ended."""
         self._last.pop(job_id, None)
+        self._asked.pop(job_id, None)
+
+    def _learn(self) -> None:
+        while self._timed and (took := self._timed[0].seconds()) is not None:
+            self._timed.popleft()
+            # Half of the news at a time: one slow moment of the machine is no reason to stop.
+            self._cost += (took - self._cost) / (2 if self._cost else 1)
 
     def _linear(self, latents: torch.Tensor) -> Any:
         # Noise at the start is many times as strong as the picture that will be left.

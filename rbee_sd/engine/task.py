@@ -52,6 +52,7 @@ class Task:
         self._files: dict[int, bytes] = {}
         self._flagged: set[int] = set()
         self._previewing = False
+        self._previews = [0] * work.count
         if work.inputs:
             encoder.submit(self._decode, self._read, self.fail)
         else:
@@ -124,12 +125,15 @@ class Task:
     def previewed(self, index: int, step: int, encode: Callable[[], bytes]) -> None:
         """A preview is to be made and shown."""
         self._previewing = True
+        self._previews[index] += 1
         self._encoder.submit(encode, partial(self._show, index, step), self._no_preview)
 
-    @property
-    def wants_preview(self) -> bool:
-        """Whether somebody who wants previews listens, and has been shown the last one."""
-        return self.work.preview and self.watched and not self._previewing
+    def wants_preview(self, index: int) -> bool:
+        """Whether somebody who wants previews listens and has been shown the last one, and it is this image's turn."""
+        if not (self.work.preview and self.watched) or self._previewing:
+            return False
+        others = (strand for strand in self.strands if strand.begun and not strand.done)
+        return self._previews[index] <= min((self._previews[each.index] for each in others), default=0)
 
     def _narrate(self, text: str) -> None:
         self._emit(Narration(text, self.work.job_id))
@@ -150,7 +154,8 @@ class Task:
             self._emit(Preview(self.work.job_id, index, step, jpeg))
 
     def _no_preview(self, error: Exception) -> None:
-        # The picture itself is in no danger.
+        # The picture itself is in no danger, and the next preview may work.
+        self._previewing = False
         log.error("%s: no preview", self.work.job_id, exc_info=error)
 
     def _keep(self, index: int, picture: Picture) -> None:
@@ -215,7 +220,7 @@ class _Report:
         self._task.stepped(self._index, step, self._total)
 
     def wants_preview(self) -> bool:
-        return self._task.wants_preview
+        return self._task.wants_preview(self._index)
 
     def preview(self, step: int, encode: Callable[[], bytes]) -> None:
         self._task.previewed(self._index, step, encode)

@@ -3,15 +3,17 @@
 Of calls that wait, one lane is chosen, and as many calls of one signature in it as its cap has rows for:
 
 * higher priority first, always; a lower one stays parked where it is and loses nothing;
-* lanes (signatures, which cannot share a forward) alternate, the one that waited longest first;
-* within a signature a job's first step goes before others' later ones, so that a newcomer is seen to begin; then
-  owners take turns, each with its first job, if not all of these fit; then first come, first served, which finishes
-  jobs sooner than stepping all of them a little.
+* owners take turns, whatever they have waiting; the lanes of an owner (signatures, which cannot share a forward) take
+  turns as well. Who, or what, is new stands where those stand that had the last forward: nobody gets ahead by coming
+  anew again and again;
+* within a signature owners take turns, each with its first job, if not all fit; then first come, first served, which
+  finishes jobs sooner than stepping all of them a little. A newcomer goes before its owner's other jobs once, so that
+  it is seen to begin, but only in every other forward of its owner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from rbee_sd.engine.calls import Call
@@ -45,44 +47,57 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Turns:
-    """Remembers which lane, and which owner, had its turn when."""
+    """Remembers which owner, and which lane, had its turn when."""
 
     def __init__(self) -> None:
         self._turn = 0
-        self._served: dict[Hashable, int] = {}
         self._owners: dict[str, int] = {}
+        self._lanes: dict[Hashable, int] = {}
+        self._welcomed: frozenset[str] = frozenset()
 
     def choose(self, waiting: Sequence[W]) -> list[W]:
         """The calls of the next forward, at least one. `waiting` must not be empty."""
         self._turn += 1
-        if len(waiting) == 1:
-            self._served = {waiting[0].call.lane: self._turn}
-            self._owners = {waiting[0].owner: self._turn}
-            return list(waiting)
-        self._served = {each.call.lane: self._served.get(each.call.lane, -1) for each in waiting}
-        self._owners = {each.owner: self._owners.get(each.owner, -1) for each in waiting}
-        line = in_line(waiting, self._owners)
-        foremost = [each for each in line if each.priority == line[0].priority]
-        # `min` takes the first of equals: the lane of who is first in line.
-        leader = min(foremost, key=lambda each: self._served[each.call.lane])
-        self._served[leader.call.lane] = self._turn
-        taken = _fitting([each for each in line if each.call.signature == leader.call.signature])
+        before = self._turn - 1
+        self._owners = {each.owner: self._owners.get(each.owner, before) for each in waiting}
+        self._lanes = {each.call.lane: self._lanes.get(each.call.lane, before) for each in waiting}
+        taken = list(waiting) if len(waiting) == 1 else self._chosen(waiting)
+        self._lanes[taken[0].call.lane] = self._turn
         self._owners |= {each.owner: self._turn for each in taken}
+        newcomers = frozenset(each.owner for each in taken if not each.begun)
+        self._welcomed = newcomers | (self._welcomed & self._owners.keys() - {each.owner for each in taken})
         return taken
 
+    def _chosen(self, waiting: Sequence[W]) -> list[W]:
+        line = in_line(waiting, self._owners, self._welcomed)
+        foremost = [each for each in line if each.priority == line[0].priority]
+        # `min` takes the first of equals: the one that is first in line.
+        leader = min(foremost, key=lambda each: (self._owners[each.owner], self._lanes[each.call.lane]))
+        return _fitting([each for each in line if each.call.signature == leader.call.signature])
 
-def in_line(waiting: Sequence[W], served: Mapping[str, int]) -> list[W]:
-    """Everyone who waits, in the order in which rows are given out. `served`: when each owner had its last turn."""
-    places: dict[str, list[int]] = {}
+
+def in_line(waiting: Sequence[W], served: Mapping[str, int], welcomed: Collection[str] = ()) -> list[W]:
+    """Everyone who waits, in the order in which rows are given out.
+
+    `served`: when each owner had its last turn. `welcomed`: owners whose last forward had a newcomer of theirs in it.
+    """
+    jobs: dict[tuple[int, str], dict[int, bool]] = {}
     for each in waiting:
-        places.setdefault(each.owner, []).append(each.place)
-    ranks = {owner: sorted(set(of_owner)) for owner, of_owner in places.items()}
+        jobs.setdefault((each.priority, each.owner), {}).setdefault(each.place, each.begun)
+    ranks = {key: _ranks(places, key[1] not in welcomed) for key, places in jobs.items()}
 
     def place(each: W) -> tuple[int, ...]:
-        rank = ranks[each.owner].index(each.place)
-        return -each.priority, each.begun, rank, served[each.owner], each.place
+        return -each.priority, ranks[each.priority, each.owner][each.place], served[each.owner], each.place
 
     return sorted(waiting, key=place)
+
+
+def _ranks(begun: Mapping[int, bool], welcoming: bool) -> dict[int, int]:
+    """The order of one owner's jobs, by their places: first come, first served, but for one newcomer."""
+    order = sorted(begun)
+    newcomer = next((place for place in order if welcoming and not begun[place]), order[0])
+    order.remove(newcomer)
+    return {place: rank for rank, place in enumerate([newcomer, *order])}
 
 
 def _fitting(line: Sequence[W]) -> list[W]:

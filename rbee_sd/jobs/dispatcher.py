@@ -35,8 +35,8 @@ class Seats(Protocol):
     def in_flight(self) -> int:
         """How many jobs the engine has."""
 
-    def takes(self, priority: int, owner: str, model: str) -> bool:
-        """Whether the engine takes a job of this priority, owner and model (empty: its own) now."""
+    def takes(self, priority: int, owner: str, model: str, pixels: int) -> bool:
+        """Whether the engine takes a job of this priority, owner, model (empty: its own) and size (0: its own) now."""
 
     def submit(self, work: Generate) -> None:
         """Begin a job."""
@@ -154,8 +154,8 @@ class Dispatcher:
         return None
 
     def _takes(self, job: Job) -> bool:
-        order = job.order
-        return order.work is not None and self.worker.takes(order.priority, order.owner, order.work.model)
+        order, work = job.order, job.order.work
+        return work is not None and self.worker.takes(order.priority, order.owner, work.model, work.pixels)
 
     # What the worker calls.
 

@@ -13,7 +13,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
@@ -38,6 +37,7 @@ from rbee_sd.messages import (
 )
 from rbee_sd.worker.backoff import WINDOW, Backoff
 from rbee_sd.worker.process import EngineMain, EngineProcess
+from rbee_sd.worker.room import Place, has_room, weight
 from rbee_sd.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -81,21 +81,11 @@ class Listener(Protocol):
         """No engine does a job until one is ready again."""
 
 
-@dataclass(slots=True)
-class Place:
-    """A job in the engine. `timer` runs from its cancellation on."""
-
-    priority: int
-    owner: str = ""
-    model: str = ""
-    timer: asyncio.TimerHandle | None = None
-
-
 class Worker:
     """One engine, started again whenever it dies.
 
     `cancel_timeout`: seconds an engine may take to let a job go; `step_timeout`: those it may be silent at work;
-    `load_timeout`: those it may take to load a model besides others.
+    `load_timeout`: those it may take to load a model besides others; `max_jobs`: how many it works on at once, at most.
     """
 
     def __init__(
@@ -106,11 +96,13 @@ class Worker:
         cancel_timeout: float,
         step_timeout: float,
         load_timeout: float,
+        max_jobs: int,
     ) -> None:
         self._target = target
         self._config = config
         self._listener = listener
         self._cancel_timeout = cancel_timeout
+        self._max_jobs = max_jobs
         self._watchdog = Watchdog(
             step_timeout, partial(self._stalled, f"did not finish a step within {step_timeout:g} s")
         )
@@ -146,23 +138,20 @@ class Worker:
         """Process id of the engine, while there is one."""
         return self._process.pid if self._process else None
 
-    def takes(self, priority: int, owner: str, model: str = "") -> bool:
-        """Whether the engine takes a job of this priority, owner and model (empty: the one it was started with) now.
+    def takes(self, priority: int, owner: str, model: str = "", pixels: int = 0) -> bool:
+        """Whether the engine takes a job of this priority, owner, model and size now.
 
-        It works on `capacity` jobs of a model at once. Those of higher priority come in above that, up to as many
-        again, and so does the first of an owner who has none there: the engine parks others for them. Jobs of models
-        that are not loaded come in for one such model at a time: they are better off in the queue.
+        `model`, if empty, is the one that it was started with, and `pixels` 0 the model's own size. Jobs of models that
+        are not loaded come in for one such model at a time: they are better off in the queue. See `room` for the rest.
         """
         if self.health is not Health.READY or self.model is None or self.loading:
             return False
-        name = model or self.model.model
-        places = [place for place in self._in_flight.values() if place.model == name]
-        if name not in self.loaded and self._swapping(name, priority):
+        wanted = self._place(priority, owner, model or self.model.model, pixels)
+        if wanted.model not in self.loaded and self._swapping(wanted):
             return False
-        capacity = self.known[name].capacity if name in self.known else 1
-        ahead = [place.owner for place in places if place.priority >= priority]
-        room = len(ahead) < capacity or owner not in ahead
-        return room and len(places) < 2 * capacity
+        places = [place for place in self._in_flight.values() if place.model == wanted.model]
+        known = self.known.get(wanted.model)
+        return has_room(places, wanted, known.capacity if known else 1, self._max_jobs)
 
     @property
     def in_flight(self) -> int:
@@ -204,9 +193,11 @@ class Worker:
 
     def submit(self, work: Generate) -> None:
         """Begin a job; only while `takes` says so."""
-        if self._process is None or self.model is None or not self.takes(work.priority, work.owner, work.model):
+        fits = self.takes(work.priority, work.owner, work.model, work.pixels)
+        if self._process is None or self.model is None or not fits:
             raise RuntimeError("the engine has no room")
-        self._in_flight[work.job_id] = Place(work.priority, work.owner, work.model or self.model.model)
+        model = work.model or self.model.model
+        self._in_flight[work.job_id] = self._place(work.priority, work.owner, model, work.pixels)
         self._watchdog.watch()
         self._process.send(work)
 
@@ -345,10 +336,14 @@ class Worker:
         if not done.done():
             done.set_result(message)
 
-    def _swapping(self, name: str, priority: int) -> bool:
+    def _place(self, priority: int, owner: str, model: str, pixels: int) -> Place:
+        known = self.known.get(model)
+        return Place(priority, owner, model, weight(pixels, known.width * known.height) if known else 1.0)
+
+    def _swapping(self, wanted: Place) -> bool:
         """Whether jobs that are no less urgent wait for another model than this to be loaded."""
         return any(
-            place.model not in self.loaded and place.model != name and place.priority >= priority
+            place.model not in self.loaded and place.model != wanted.model and place.priority >= wanted.priority
             for place in self._in_flight.values()
         )
 

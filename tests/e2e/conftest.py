@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,15 +57,14 @@ class LiveWorker:
     log: Path
 
 
-@pytest.fixture(scope="module")
-def live_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveWorker]:
-    """A worker with the demo model, shared by the tests of a module; ready."""
-    home = tmp_path_factory.mktemp("worker")
+@contextmanager
+def serving(home: Path, *options: str) -> Iterator[LiveWorker]:
+    """A worker with the demo model, ready, with this home; it must stop as it should."""
     port = free_port()
     log = home / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [str(ROOT / "bin" / "rbee-sd"), "serve", "--port", str(port), "--disconnect-grace", "1"],
+            [str(ROOT / "bin" / "rbee-sd"), "serve", "--port", str(port), "--disconnect-grace", "1", *options],
             env=environ(home),
             stdin=subprocess.DEVNULL,
             stderr=output,
@@ -81,6 +81,13 @@ def live_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveWorker
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture(scope="module")
+def live_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveWorker]:
+    """A worker with the demo model, shared by the tests of a module; ready."""
+    with serving(tmp_path_factory.mktemp("worker")) as worker:
+        yield worker
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[str], log: Path) -> None:

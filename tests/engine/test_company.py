@@ -97,7 +97,11 @@ def strand_of(bench: Bench, job_id: str) -> Any:
 
 
 def test_eight_jobs_of_all_kinds_end_as_they_should(bench: Bench) -> None:
-    kinds: dict[str, Any] = {"text": {}, TRANSFORM: {"operation": TRANSFORM}, INPAINT: {"operation": INPAINT}}
+    kinds: dict[str, dict[str, Any]] = {
+        "text": {},
+        TRANSFORM: {"operation": TRANSFORM, "strength": 0.7},
+        INPAINT: {"operation": INPAINT, "strength": 0.9},
+    }
     schedulers = ("euler", "dpmpp_2m_karras", "euler_a", "unipc")
     works = []
     for number, colour in enumerate(COLOURS):

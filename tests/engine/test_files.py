@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import torch.nn.functional as functional
 from PIL import Image
 
 from rbee_sd.engine import inputs
+from rbee_sd.engine.device import Stopwatch
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.outputs import PREVIEW_SIDE, picture_file, preview_jpeg
@@ -556,14 +558,88 @@ def test_a_taesd_that_cannot_be_loaded_is_refused_without_its_path(tmp_path: Pat
     assert str(tmp_path) not in str(refused.value)
 
 
-def test_watched_jobs_share_the_time_for_previews() -> None:
-    previews = Previews.__new__(Previews)
-    previews._cost, previews._last = 10.0, {}
-    assert previews.due("a")
-    previews._last["a"] = float("inf")
-    assert not previews.due("a")
-    previews.forget("a")
-    assert previews.due("a")
+class Clock:
+    """Stands for the module `time`."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        """Seconds, as far as the test has let them pass."""
+        return self.now
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 8])
+@pytest.mark.parametrize("cost", [0.0001, 0.004, 0.25])
+@pytest.mark.parametrize("lifetime", [4, 1000], ids=["short jobs", "long jobs"])
+def test_previews_take_no_more_than_their_share_of_the_time_and_all_jobs_have_some(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, cost: float, lifetime: int
+) -> None:
+    clock, spent, shown = Clock(), 0.0, Counter[str]()
+
+    def decode(latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+        nonlocal spent
+        clock.now += cost
+        spent += cost
+        return (latents,)
+
+    monkeypatch.setattr("rbee_sd.engine.previews.time", clock)
+    monkeypatch.setattr("rbee_sd.engine.device.time", clock)
+    previews = Previews(None, SimpleNamespace(decode=decode, dtype=torch.float32))
+    for step in range(4000):
+        clock.now += 0.02
+        for number in range(jobs):
+            name = f"{number} of generation {step // lifetime}"
+            if step % lifetime == lifetime - 1:
+                previews.forget(name)
+            elif previews.due(name):
+                previews.make(name, torch.zeros(1, 3, 2, 2))
+                shown[name] += 1
+    # The first comes at once, whatever it costs.
+    assert spent <= 0.02 * (clock.now - Clock.now) + cost
+    if lifetime == 1000:
+        counts = [shown[f"{number} of generation 1"] for number in range(jobs)]
+        assert max(counts) - min(counts) <= 1
+        assert sum(shown.values()) > 0.8 * min(0.02 * (clock.now - Clock.now) / cost, 600 * jobs)
+
+
+def test_what_a_gpu_has_not_done_yet_is_counted_when_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    took: list[float | None] = [None]
+
+    class Late(Stopwatch):
+        def seconds(self) -> float | None:
+            return took[0]
+
+    monkeypatch.setattr("rbee_sd.engine.previews.Stopwatch", Late)
+    previews = Previews(Averages(), None)
+    previews.make("job", torch.zeros(1, 4, 8, 8))
+    assert previews.due("another")
+    took[0] = 60.0
+    previews.make("another", torch.zeros(1, 4, 8, 8))
+    assert not previews.due("third")
+
+
+def test_a_preview_that_fails_is_not_the_last(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = iter([OSError("no space for it")])
+
+    def jpeg(*picture: Any) -> bytes:
+        for failure in failures:
+            raise failure
+        return b"jpeg"
+
+    monkeypatch.setattr("rbee_sd.engine.outputs.preview_jpeg", jpeg)
+    monkeypatch.setattr("rbee_sd.engine.previews.INTERVAL", 0.0)
+    monkeypatch.setattr("rbee_sd.engine.previews.SHARE", 1e9)
+    watched(bench, steps=40, width=32, height=32)
+    assert [message.jpeg for message in bench.heard(Preview)][:1] == [b"jpeg"]
+
+
+def test_all_images_of_a_job_have_previews(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee_sd.engine.previews.INTERVAL", 0.0)
+    monkeypatch.setattr("rbee_sd.engine.previews.SHARE", 1e9)
+    watched(bench, steps=40, width=32, height=32, count=3)
+    shown = Counter(message.index for message in bench.heard(Preview))
+    assert set(shown) == {0, 1, 2}
+    assert max(shown.values()) - min(shown.values()) <= 1
 
 
 def test_previews_of_a_fast_model_do_not_come_with_every_step(bench: Bench) -> None:

@@ -130,7 +130,7 @@ class ScriptedSeats:
         """See `Seats`."""
         return len(self.running)
 
-    def takes(self, priority: int, owner: str, model: str = "") -> bool:
+    def takes(self, priority: int, owner: str, model: str = "", pixels: int = 0) -> bool:
         """See `Seats`; as the worker has it."""
         running = {work.job_id: work for work in self.submitted if work.job_id in self.running}
         ahead = [work.owner for work in running.values() if work.priority >= priority]

@@ -95,7 +95,8 @@ def test_a_higher_priority_goes_first_even_if_others_wait_longer() -> None:
     waiting = [job(1, begun=False), job(2, owner="b"), job(3, priority=1), job(4, signature="b", priority=2)]
     assert places(turns.choose(waiting)) == [4]
     assert places(turns.choose(waiting)) == [4]
-    assert places(turns.choose(waiting[:3])) == [3, 1]
+    # The owner of the first job has just had two forwards.
+    assert places(turns.choose(waiting[:3])) == [3, 2]
     assert places(turns.choose(waiting[:2])) == [1, 2]
 
 
@@ -109,14 +110,20 @@ def test_two_signatures_take_turns() -> None:
     assert [places(turns.choose(waiting)) for _ in range(4)] == [[1, 3], [2, 4], [1, 3], [2, 4]]
 
 
-def test_a_new_signature_has_its_turn_at_once_but_not_twice() -> None:
+def test_a_new_signature_goes_before_the_one_that_had_the_last_forward_and_behind_those_that_wait() -> None:
     turns = Turns()
     old = [job(1), job(2, signature="b")]
     for _ in range(5):
         turns.choose(old)
-    waiting = [*old, job(3, signature="c")]
-    assert places(turns.choose(waiting)) == [3]
-    assert sorted(place for _ in range(3) for place in places(turns.choose(waiting))) == [1, 2, 3]
+    waiting = [*old, job(3, signature="c", begun=False)]
+    assert [places(turns.choose(waiting)) for _ in range(4)] == [[2], [3], [1], [2]]
+
+
+def test_signatures_that_are_always_new_take_no_more_than_every_other_forward_from_an_old_one() -> None:
+    turns, old = Turns(), job(0)
+    turns.choose([old])
+    had = sum(places(turns.choose([old, job(n, signature=n, begun=False)])) == [0] for n in range(1, 101))
+    assert had == 50
 
 
 def test_a_newcomers_first_step_goes_before_later_steps_of_others() -> None:
@@ -126,6 +133,43 @@ def test_a_newcomers_first_step_goes_before_later_steps_of_others() -> None:
     assert places(turns.choose(waiting)) == [9, 1]
     newcomer.begun = True
     assert places(turns.choose(waiting)) == [1, 2]
+
+
+def test_newcomers_of_an_owner_go_first_in_every_other_forward_only() -> None:
+    turns, running = Turns(), job(1, cap=2)
+    had = [places(turns.choose([running, job(n, cap=2, begun=False)])) for n in range(2, 8)]
+    assert had == [[2], [1], [4], [1], [6], [1]]
+
+
+@pytest.mark.parametrize("cap", [2, 8, 16])
+@pytest.mark.parametrize("images", [1, 4])
+def test_endless_newcomers_of_one_owner_leave_another_at_least_every_other_forward(cap: int, images: int) -> None:
+    turns, place, had = Turns(), 1, 0
+    modest = job(0, owner="modest", cap=cap)
+    for _ in range(200):
+        # Seven jobs of one step each: whoever had it is gone, and another has come.
+        crowd = [job(place + n, owner="greedy", cap=cap, begun=False) for n in range(7) for _ in range(images)]
+        place += 7
+        had += 0 in places(turns.choose([modest, *crowd]))
+    assert had >= 100
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_owner_with_many_signatures_has_no_more_turns_than_one_with_one(begun: bool) -> None:
+    turns = Turns()
+    crowd = [job(n, signature=n, owner="greedy", begun=begun) for n in range(7)]
+    modest = job(9, owner="modest")
+    assert sum(places(turns.choose([*crowd, modest])) == [9] for _ in range(100)) == 50
+
+
+def test_an_owner_who_leaves_and_comes_back_does_not_get_ahead() -> None:
+    turns, modest = Turns(), job(1, owner="modest", cap=2)
+    had = 0
+    for n in range(100):
+        had += places(turns.choose([modest, job(2 + n, owner="greedy", cap=2, begun=False)])) == [1]
+        # While the greedy one's picture is decoded, it waits for nothing.
+        had += places(turns.choose([modest])) == [1]
+    assert had >= 150
 
 
 def test_owners_take_turns_whoever_has_more_jobs() -> None:
@@ -149,7 +193,7 @@ def test_signatures_that_nobody_waits_for_are_forgotten() -> None:
     turns = Turns()
     for n in range(1000):
         turns.choose([job(n, signature=n)])
-    assert len(turns._served) == 1
+    assert len(turns._lanes) == 1
 
 
 @pytest.mark.parametrize("seed", range(20))

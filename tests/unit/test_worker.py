@@ -27,6 +27,7 @@ from rbee_sd.messages import (
     Watch,
 )
 from rbee_sd.worker import worker as module
+from rbee_sd.worker.room import Place, has_room, weight
 from rbee_sd.worker.worker import MAX_CURVES, Health, Worker
 from tests.conftest import eventually
 
@@ -89,7 +90,7 @@ class Bench:
 
     def __init__(self, cancel_timeout: float, step_timeout: float = 60.0, load_timeout: float = 60.0) -> None:
         self.notes = Notes()
-        self.worker = Worker(lambda *_: None, None, self.notes, cancel_timeout, step_timeout, load_timeout)
+        self.worker = Worker(lambda *_: None, None, self.notes, cancel_timeout, step_timeout, load_timeout, max_jobs=8)
 
     @property
     def engine(self) -> ScriptedProcess:
@@ -103,9 +104,9 @@ class Bench:
         self.worker.start()
         self.engine.say(Ready("demo", "sd", "cpu", "float32", capacity, 64, 64, 20, 7.5))
 
-    def submit(self, job_id: str, priority: int = 0, owner: str = "") -> None:
+    def submit(self, job_id: str, priority: int = 0, owner: str = "", **size: Any) -> None:
         """Begin a job."""
-        self.worker.submit(Generate(job_id, "a", "", 5, priority=priority, owner=owner))
+        self.worker.submit(Generate(job_id, "a", "", 5, priority=priority, owner=owner, **size))
 
     def takes(self, *priorities: int, owner: str = "") -> list[bool]:
         """Whether it takes a job of each of these priorities."""
@@ -146,6 +147,33 @@ async def test_an_engine_takes_as_many_jobs_as_it_says(bench: Bench) -> None:
     bench.engine.say(Finished("job 1", (b"png",)))
     assert bench.takes(0, -5) == [True, True]
     assert bench.worker.in_flight == 2
+
+
+async def test_small_pictures_come_in_where_one_of_the_models_own_size_has_room(bench: Bench) -> None:
+    # The model's own is 64 x 64, and there is room for three.
+    bench.submit("own size")
+    bench.submit("larger", width=128, height=128)
+    for number in range(4):
+        assert bench.worker.takes(0, "", "", 32 * 32)
+        bench.submit(f"small {number}", width=32, height=32)
+    assert not bench.worker.takes(0, "", "", 8 * 8)
+    bench.engine.say(Finished("small 0", (b"png",)))
+    assert bench.takes(0) == [False]
+    assert bench.worker.takes(0, "", "", 32 * 32)
+
+
+async def test_however_small_they_are_no_more_jobs_come_in_than_the_setting_says(bench: Bench) -> None:
+    for number in range(8):
+        bench.submit(f"small {number}", width=8, height=8)
+    assert not bench.worker.takes(0, "", "", 8 * 8)
+    assert bench.worker.takes(1, "", "", 8 * 8)
+
+
+@pytest.mark.parametrize("side", [8, 24, 40, 56])
+def test_what_pictures_count_adds_up_without_losing_the_last_place(side: int) -> None:
+    places = [Place(0, weight=weight(side * side, 3 * side * side)) for _ in range(2)]
+    assert has_room(places, places[0], 1, 8)
+    assert not has_room([*places, places[0]], places[0], 1, 8)
 
 
 async def test_a_higher_priority_is_taken_when_all_places_are_and_twice_as_many_at_most(bench: Bench) -> None:
