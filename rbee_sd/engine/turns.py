@@ -4,8 +4,8 @@ Of calls that wait, one lane is chosen, and as many calls of one signature in it
 
 * higher priority first, always; a lower one stays parked where it is and loses nothing;
 * owners take turns, whatever they have waiting; the lanes of an owner (signatures, which cannot share a forward) take
-  turns as well. Who, or what, is new stands where those stand that had the last forward: nobody gets ahead by coming
-  anew again and again;
+  turns as well. Who, or what, is new stands before those that had the last forward and behind all others: nobody gets
+  ahead by coming anew again and again;
 * within a signature owners take turns, each with its first job, if not all fit; then first come, first served, which
   finishes jobs sooner than stepping all of them a little. A newcomer goes before its owner's other jobs once, so that
   it is seen to begin, but only in every other forward of its owner.
@@ -51,16 +51,16 @@ class Turns:
 
     def __init__(self) -> None:
         self._turn = 0
-        self._owners: dict[str, int] = {}
-        self._lanes: dict[Hashable, int] = {}
+        self._owners: dict[str, float] = {}
+        self._lanes: dict[Hashable, float] = {}
         self._welcomed: frozenset[str] = frozenset()
 
     def choose(self, waiting: Sequence[W]) -> list[W]:
         """The calls of the next forward, at least one. `waiting` must not be empty."""
         self._turn += 1
-        before = self._turn - 1
-        self._owners = {each.owner: self._owners.get(each.owner, before) for each in waiting}
-        self._lanes = {each.call.lane: self._lanes.get(each.call.lane, before) for each in waiting}
+        new = self._turn - 1.5
+        self._owners = {each.owner: self._owners.get(each.owner, new) for each in waiting}
+        self._lanes = {each.call.lane: self._lanes.get(each.call.lane, new) for each in waiting}
         taken = list(waiting) if len(waiting) == 1 else self._chosen(waiting)
         self._lanes[taken[0].call.lane] = self._turn
         self._owners |= {each.owner: self._turn for each in taken}
@@ -76,7 +76,7 @@ class Turns:
         return _fitting([each for each in line if each.call.signature == leader.call.signature])
 
 
-def in_line(waiting: Sequence[W], served: Mapping[str, int], welcomed: Collection[str] = ()) -> list[W]:
+def in_line(waiting: Sequence[W], served: Mapping[str, float], welcomed: Collection[str] = ()) -> list[W]:
     """Everyone who waits, in the order in which rows are given out.
 
     `served`: when each owner had its last turn. `welcomed`: owners whose last forward had a newcomer of theirs in it.
@@ -86,7 +86,7 @@ def in_line(waiting: Sequence[W], served: Mapping[str, int], welcomed: Collectio
         jobs.setdefault((each.priority, each.owner), {}).setdefault(each.place, each.begun)
     ranks = {key: _ranks(places, key[1] not in welcomed) for key, places in jobs.items()}
 
-    def place(each: W) -> tuple[int, ...]:
+    def place(each: W) -> tuple[float, ...]:
         return -each.priority, ranks[each.priority, each.owner][each.place], served[each.owner], each.place
 
     return sorted(waiting, key=place)

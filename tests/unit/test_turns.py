@@ -169,7 +169,7 @@ def test_an_owner_who_leaves_and_comes_back_does_not_get_ahead() -> None:
         had += places(turns.choose([modest, job(2 + n, owner="greedy", cap=2, begun=False)])) == [1]
         # While the greedy one's picture is decoded, it waits for nothing.
         had += places(turns.choose([modest])) == [1]
-    assert had >= 150
+    assert had >= 100
 
 
 def test_owners_take_turns_whoever_has_more_jobs() -> None:
