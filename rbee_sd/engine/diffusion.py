@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -281,11 +282,12 @@ class Diffusion:
 
         def on_step_end(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             nonlocal counter
-            counter = counter or StepCounter(plan.total, pipe.num_timesteps)
-            for step in counter.after(index + 1):
-                report.step(step)
-                if step < plan.total and report.wants_preview() and self._previews.due(plan.work.job_id):
-                    self._preview(plan, pipe, step, tensors["latents"], report)
+            with report.aside:
+                counter = counter or StepCounter(plan.total, pipe.num_timesteps)
+                for step in counter.after(index + 1):
+                    report.step(step)
+                    if step < plan.total and report.wants_preview() and self._previews.due(plan.work.job_id):
+                        self._preview(plan, pipe, step, tensors["latents"], report)
             return {}
 
         return on_step_end
@@ -318,6 +320,8 @@ class Diffusion:
 
 class _Silence:
     """A `Report` that nobody hears."""
+
+    aside: AbstractContextManager[None] = nullcontext()
 
     def step(self, step: int) -> None:
         pass

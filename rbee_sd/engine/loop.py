@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from typing import Any
 
 from rbee_sd.engine import halving
 from rbee_sd.engine.admission import Admission, Waiting
@@ -58,11 +59,11 @@ class Engine:
 
     def __init__(self, models: Models, emit: Callable[[Message], None]) -> None:
         self._models = models
-        self._emit = emit
-        self._admission = Admission(models, emit)
+        self._meter = Meter(models, emit)
+        self._emit = self._meter.emit
+        self._admission = Admission(models, self._emit)
         self._encoder = Encoder()
         self._turns = Turns()
-        self._meter = Meter(models, emit)
         self._tasks: dict[str, Task] = {}
         self._place = 0
         self._forward_took = 0.0
@@ -155,7 +156,7 @@ class Engine:
 
     def _take(self, work: Generate, place: int) -> None:
         self._meter.begin()
-        self._tasks[work.job_id] = Task(work, place, self._models.use(work.model), self._emit, self._encoder)
+        self._tasks[work.job_id] = Task(work, place, self._models.use(work.model), self._meter, self._encoder)
 
     def _in_use(self) -> frozenset[str]:
         """The models that jobs in hand work with."""
@@ -166,8 +167,7 @@ class Engine:
         fresh = [task for task in self._tasks.values() if task.ready and not task.begun]
         until = self._until() if fresh else 0.0
         for task in sorted(fresh, key=lambda task: (-task.work.priority, task.place)):
-            with self._meter.working():
-                task.begin()
+            task.begin()
             if time.monotonic() > until:
                 return
 
@@ -177,9 +177,8 @@ class Engine:
         while waiting := [(task, strand) for task, strand in self._strands() if isinstance(strand.wants, Stage)]:
             until = until or self._until()
             task, strand = min(waiting, key=lambda pair: (-pair[1].priority, pair[1].place, pair[1].index))
-            with self._meter.working():
-                self._do(strand)
-                task.look_at(strand)
+            self._do(strand)
+            task.look_at(strand)
             if time.monotonic() > until:
                 return
 
@@ -190,14 +189,15 @@ class Engine:
 
     def _do(self, strand: Strand) -> None:
         try:
-            result = strand.wants.run()  # type: ignore[union-attr]
+            with self._meter.working:
+                result = strand.wants.run()  # type: ignore[union-attr]
         except Exception as error:
             again = self._models.relieve(error, self._in_use())
             if not again:
-                strand.fail(error)
+                self._resume(strand, None, error)
         else:
             again = False
-            strand.wake(result)
+            self._resume(strand, result, None)
         # Not within the `except`, where the traceback still holds what did not fit. It ends: no model is idle now.
         if again:
             self._do(strand)
@@ -207,24 +207,31 @@ class Engine:
         if not task_of:
             return
         began = time.monotonic()
-        with self._meter.working():
-            chosen = self._turns.choose(list(task_of))
-            calls = [strand.call for strand in chosen]
-            outcomes = halving.forward(calls)
-            if any(error and self._models.relieve(error, self._in_use()) for _, error in outcomes):
-                outcomes = halving.forward(calls)
-            for strand, (result, error) in zip(chosen, outcomes, strict=True):
-                # It may be one of a job that another of its images has just ended.
-                if strand.done:
-                    continue
-                if error is None:
-                    strand.wake(result)
-                else:
-                    strand.fail(error)
-                task_of[strand].look_at(strand)
+        chosen = self._turns.choose(list(task_of))
+        calls = [strand.call for strand in chosen]
+        outcomes = self._compute(calls)
+        if any(error and self._models.relieve(error, self._in_use()) for _, error in outcomes):
+            outcomes = self._compute(calls)
+        for strand, (result, error) in zip(chosen, outcomes, strict=True):
+            # It may be one of a job that another of its images has just ended.
+            if strand.done:
+                continue
+            self._resume(strand, result, error)
+            task_of[strand].look_at(strand)
         self._forward_took = time.monotonic() - began
         done = [call for call, (_, error) in zip(calls, outcomes, strict=True) if error is None]
         self._measure(task_of[chosen[0]].pipeline, done, task_of)
+
+    def _compute(self, calls: list[Call]) -> list[halving.Outcome]:
+        with self._meter.working:
+            return halving.forward(calls)
+
+    def _resume(self, strand: Strand, result: Any, error: Exception | None) -> None:
+        with self._meter.working:
+            if error is None:
+                strand.wake(result)
+            else:
+                strand.fail(error)
 
     def _measure(self, pipeline: Pipeline, done: list[Call], waiting: Iterable[Strand]) -> None:
         """Go on measuring how many rows pay, with a call that worked, if others wait who could share with it."""

@@ -6,6 +6,7 @@ Runs in the engine process, on its main thread. Imports nothing heavy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,6 +63,10 @@ class Picture:
 
 class Report(Protocol):
     """How an image in the making tells where it is."""
+
+    @property
+    def aside(self) -> AbstractContextManager[None]:
+        """For `with`, around what is not of the model's doing: it does not count as its time. Nothing parks in it."""
 
     def step(self, step: int) -> None:
         """So many denoise steps are done."""

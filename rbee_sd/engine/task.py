@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
 from rbee_sd.engine.encoder import Encoder
+from rbee_sd.engine.meter import Meter
 from rbee_sd.engine.pipeline import DeviceLostError, GenerationError, Picture, Pipeline, Plan
 from rbee_sd.engine.strand import Strand
 from rbee_sd.messages import (
@@ -29,13 +31,11 @@ from rbee_sd.messages import (
 
 log = logging.getLogger(__name__)
 
-Emit = Callable[[Message], None]
-
 
 class Task:
     """A job being done. `place` is its number in the order in which jobs came."""
 
-    def __init__(self, work: Generate, place: int, pipeline: Pipeline, emit: Emit, encoder: Encoder) -> None:
+    def __init__(self, work: Generate, place: int, pipeline: Pipeline, meter: Meter, encoder: Encoder) -> None:
         self.work = work
         self.place = place
         self.watched = False
@@ -44,7 +44,8 @@ class Task:
         """Whether its inputs are decoded, so that it can begin."""
         self.done = False
         self.pipeline = pipeline
-        self._emit = emit
+        self.meter = meter
+        self._emit = meter.emit
         self._encoder = encoder
         self._inputs: object = None
         self._steps = [0] * work.count
@@ -86,7 +87,8 @@ class Task:
             for index in range(work.count)
         ]
         for strand in self.strands:
-            strand.wake()
+            with self.meter.working:
+                strand.wake()
             self.look_at(strand)
             if self.done:
                 return
@@ -215,6 +217,10 @@ class _Report:
         self._task = task
         self._total = plan.total
         self._index = index
+
+    @property
+    def aside(self) -> AbstractContextManager[None]:
+        return self._task.meter.aside
 
     def step(self, step: int) -> None:
         self._task.stepped(self._index, step, self._total)
