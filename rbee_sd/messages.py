@@ -271,7 +271,8 @@ class Pulse(Message):
     """What this engine has done since it started; sent while that grows, and once after.
 
     `forwards` of the denoiser, over `rows` in all; of `elapsed` seconds in which it had jobs, `worked` were spent in
-    the model and its pipelines' own code (the rest is what the loop itself costs). `memory`: bytes of the device that it holds, 0 on a CPU.
+    the model and in its pipelines' own code (the rest is what the loop itself costs). `memory`: bytes of the device
+    that it holds, 0 on a CPU.
     """
 
     forwards: int

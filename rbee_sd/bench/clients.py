@@ -14,7 +14,7 @@ from typing import Any
 
 from rbee_sd.bench.measure import Figure, latency, steps
 from rbee_sd.bench.progress import progress
-from rbee_sd.bench.ways import NEWCOMER_AIM, SERVED_CANCEL_AIM, Round
+from rbee_sd.bench.ways import CANCEL_AIM, NEWCOMER_AIM, Round
 from rbee_sd.bench.wire import BenchError, Connection, Listener
 
 LONG = 150
@@ -94,8 +94,12 @@ class Load:
         return taken
 
     async def newcomers(self, clients: int, times: int) -> list[Figure]:
-        """A job comes while all other places are taken by jobs that run: time and steps until its first progress."""
-        seconds, forwards, step_times = [], [], []
+        """A job comes while all other places are taken by jobs that run: time and steps until its first progress.
+
+        Steps count from when the front hands the job to the engine: until then it was being accepted, and put on disk.
+        """
+        seconds, forwards, since_sent, step_times = [], [], [], []
+        connection = await Connection.open(self._port)
         async with self._company(clients - 1) as others:
             with progress(f"a job joins {clients - 1} others, {times} times", times) as tick:
                 for _ in range(times):
@@ -108,17 +112,21 @@ class Load:
                     await job.stepping.wait()
                     seen = time.time()
                     await following
+                    handed = float((await connection.call("GET", f"/v1/jobs/{job.id}"))["started_at"])
                     first, second = job.steps
                     seconds.append(seen - sent)
                     # Those who share its first step say so shortly before it or after.
                     shared = first + (second - first) / 2
-                    forwards.append(statistics.median(_between(other.steps, sent, shared) for other in company))
+                    forwards.append(statistics.median(_between(other.steps, handed, shared) for other in company))
+                    since_sent.append(statistics.median(_between(other.steps, sent, shared) for other in company))
                     step_times.append(second - first)
                     tick()
+        connection.close()
         text = f"first progress of a job that joins {clients - 1}"
         return [
             *latency("newcomer", f"from POST to the {text}", seconds),
             *steps("newcomer_steps", f"steps of the others up to the {text}", forwards, NEWCOMER_AIM),
+            *steps("newcomer_post_steps", "the same, from the moment the POST was sent", since_sent),
             Figure("step_ms", f"one step of {clients} jobs", 1000 * statistics.median(step_times), "ms"),
         ]
 
@@ -126,8 +134,9 @@ class Load:
         """One of the jobs that run is cancelled; the engine's rows tell how many forwards it had a part in.
 
         Whatever rows the others did not have were its own: the engine is asked before all begin and when all are gone.
+        Forwards count from when the front tells the engine, which it does as soon as it has read the request.
         """
-        seconds, forwards = [], []
+        seconds, forwards, since_sent = [], [], []
         connection = await Connection.open(self._port)
         with progress(f"cancelling one of {clients} jobs, {times} times", times) as tick:
             for _ in range(times):
@@ -144,12 +153,15 @@ class Load:
                 if leaver.ended != "cancelled" or own % ROWS:
                     raise BenchError(f"a cancelled job ended with {leaver.ended} after {own} rows")
                 seconds.append(leaver.ended_at - sent)
-                forwards.append(own // ROWS - sum(at <= sent for at in leaver.steps))
+                told = float((await connection.call("GET", f"/v1/jobs/{leaver.id}"))["finished_at"])
+                forwards.append(own // ROWS - sum(at <= told for at in leaver.steps))
+                since_sent.append(own // ROWS - sum(at <= sent for at in leaver.steps))
                 tick()
         connection.close()
         return [
             *latency("cancel", "from DELETE to the event `cancelled`", seconds),
-            *steps("cancel_steps", "forwards that a job is in after DELETE", forwards, SERVED_CANCEL_AIM),
+            *steps("cancel_steps", "forwards that a job is in after the engine was told", forwards, CANCEL_AIM),
+            *steps("cancel_delete_steps", "the same, from the moment the DELETE was sent", since_sent),
         ]
 
     async def _client(self, jobs: int) -> list[float]:

@@ -54,7 +54,7 @@ def latency(name: str, text: str, seconds: Sequence[float], aim_ms: float | None
     ]
 
 
-def steps(name: str, text: str, samples: Sequence[float], aim: float) -> list[Figure]:
+def steps(name: str, text: str, samples: Sequence[float], aim: float | None = None) -> list[Figure]:
     """Median, 99th percentile (which has the aim) and worst of counts of denoise steps."""
     return [
         Figure(f"{name}_p50", f"{text}, p50 of {len(samples)}", statistics.median(samples), "steps"),

@@ -22,8 +22,7 @@ SINGLE_AIM = 1.03
 """Times the time of `pipe()`, at most."""
 CANCEL_AIM = 1
 NEWCOMER_AIM = 2
-SERVED_CANCEL_AIM = 2
-"""Steps, all three. Over HTTP another forward may begin while the request is on its way."""
+"""Steps, both."""
 
 IDLE_AIM = 3.0
 """Percent."""
