@@ -146,8 +146,13 @@ class Diffusion:
             multiple=self._family.multiple,
         )
 
+    def reads(self, work: Generate) -> bool:
+        """See `Pipeline`."""
+        return bool(work.inputs or self._loras.missing(work.loras))
+
     def read(self, work: Generate) -> Inputs:
         """See `Pipeline`."""
+        self._loras.fetch(self._loras.missing(work.loras))
         return inputs.read(work)
 
     def settle(self, work: Generate, inputs: Inputs) -> Plan:
@@ -192,8 +197,12 @@ class Diffusion:
 
     def paint(self, plan: Plan, index: int, report: Report) -> Picture:
         """See `Pipeline`."""
+        loras: LoraSet = tuple(sorted(zip(plan.work.loras, plan.work.lora_scales, strict=True)))
+        with self._loras.held(loras):
+            return self._paint(plan, index, report, loras)
+
+    def _paint(self, plan: Plan, index: int, report: Report, loras: LoraSet) -> Picture:
         work = plan.work
-        loras: LoraSet = tuple(sorted(zip(work.loras, work.lora_scales, strict=True)))
         # Now for the text encoders, which run before this job parks; before each forward once more.
         self._loras.apply(loras)
         alone = (work.job_id, index) if work.exclusive else None

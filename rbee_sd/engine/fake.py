@@ -61,6 +61,10 @@ class FakePipeline:
         """See `Pipeline`."""
         return Ready(self._name, "fake", "cpu", "float32", int(self._text("capacity") or 1), SIDE, SIDE, STEPS, 7.5)
 
+    def reads(self, work: Generate) -> bool:
+        """See `Pipeline`."""
+        return bool(work.inputs)
+
     def read(self, work: Generate) -> None:
         """See `Pipeline`."""
         if self._on("bad-input"):

@@ -1,14 +1,17 @@
 """LoRAs: small changes to a model's weights, loaded from files when a job first wants them, and switched.
 
-Runs on the engine's main thread. A set of LoRAs with their scales is a state of the shared weights: jobs of one set
-share forwards, and the set is applied before each forward or encoding of theirs. diffusers and PEFT do the work.
+Runs on the engine's main thread, except `fetch`. A set of LoRAs with their scales is a state of the shared weights:
+jobs of one set share forwards, and the set is applied before each forward or encoding of theirs. diffusers and PEFT do
+the work. What a job in hand uses stays loaded, so that no forward waits for a file.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,9 @@ from rbee_sd.engine.pipeline import GenerationError
 log = logging.getLogger(__name__)
 
 KEPT = 8
-"""LoRAs that stay loaded; the one that was used longest ago goes first. A job may want more."""
+"""LoRAs that stay loaded; the one that was used longest ago goes first. Jobs in hand may want more."""
+BLOCK = 1 << 20
+"""Bytes of a file that are read at once."""
 
 LoraSet = tuple[tuple[str, float], ...]
 """Names and scales, sorted."""
@@ -32,11 +37,41 @@ class Loras:
         self._pipe = pipe
         self._files = files
         self._adapters: dict[str, str] = {}
+        self._held: Counter[str] = Counter()
         self._number = 0
         self._current: LoraSet | None = ()
 
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of them that are not loaded. From any thread: what it says may change, and loading reads again."""
+        return [name for name in names if name not in self._adapters]
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Have the system read the files, so that loading finds them in memory. For another thread, which it blocks.
+
+        diffusers must read them itself: only so does it see how they say they are to be applied.
+        """
+        block = bytearray(BLOCK)
+        for name in names:
+            # Whoever loads it says what is wrong with it.
+            with suppress(OSError), open(self._files.get(name, ""), "rb", buffering=0) as file:
+                while file.readinto(block):
+                    pass
+
+    @contextmanager
+    def held(self, wanted: LoraSet) -> Iterator[None]:
+        """As long as this is open, these are not let go of once they are loaded."""
+        names = [name for name, _ in wanted]
+        self._held.update(names)
+        try:
+            yield
+        finally:
+            self._held.subtract(names)
+
     def apply(self, wanted: LoraSet) -> None:
-        """Have the weights changed by these, and no others. Raises `GenerationError` for one that cannot be used."""
+        """Have the weights changed by these, and no others; they must be `held`.
+
+        Raises `GenerationError` for one that cannot be used.
+        """
         if wanted == self._current:
             return
         # Until all of it is done, the weights are in no state to be relied on.
@@ -46,8 +81,9 @@ class Loras:
             warnings.simplefilter("ignore", UserWarning)
             for name, _ in wanted:
                 self._load(name)
-            while len(self._adapters) > max(KEPT, len(wanted)):
-                self._drop(self._adapters.pop(next(iter(self._adapters))))
+            idle = [name for name in self._adapters if not self._held[name]]
+            for name in idle[: max(0, len(self._adapters) - KEPT)]:
+                self._drop(self._adapters.pop(name))
         if wanted:
             self._pipe.enable_lora()
             self._pipe.set_adapters([self._adapters[name] for name, _ in wanted], [scale for _, scale in wanted])

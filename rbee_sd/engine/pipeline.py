@@ -106,8 +106,14 @@ class Pipeline(Protocol):
     def describe(self) -> Ready:
         """What the model is and what it wants by default."""
 
+    def reads(self, work: Generate) -> bool:
+        """Whether `read` would take long."""
+
     def read(self, work: Generate) -> Any:
-        """Decode the inputs of a job. Called in another thread, which it blocks. Raises `GenerationError`."""
+        """Decode the inputs of a job, and read what files it needs. Raises `GenerationError`.
+
+        Called in another thread, which it blocks, if `reads` says so.
+        """
 
     def settle(self, work: Generate, inputs: Any) -> Plan:
         """Fill in what the job leaves open. Raises `GenerationError` for what the model cannot do."""

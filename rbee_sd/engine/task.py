@@ -54,7 +54,7 @@ class Task:
         self._flagged: set[int] = set()
         self._previewing = False
         self._previews = [0] * work.count
-        if work.inputs:
+        if pipeline.reads(work):
             encoder.submit(self._decode, self._read, self.fail)
         else:
             self._read(pipeline.read(work))
@@ -143,7 +143,7 @@ class Task:
     def _decode(self) -> object:
         # In the encoding thread. A job that was cancelled while it waited there has nothing left to decode.
         work = self.work
-        return self.pipeline.read(work) if work.inputs else None
+        return None if self.done else self.pipeline.read(work)
 
     def _read(self, inputs: object) -> None:
         self.work = replace(self.work, inputs=())

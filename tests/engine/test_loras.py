@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.loras import KEPT
-from rbee_sd.messages import Failed, Finished, Progress
+from rbee_sd.messages import Failed, Finished, Progress, Started
 from tests.engine.bench import TOLERANCE, Bench, alone, config, difference, draw, picture, pixels, work
 from tests.engine.test_families import assert_as_alone, engine_over, watched_rows
 
@@ -193,11 +194,40 @@ def test_more_loras_than_are_kept_all_work_in_turn_and_again(fresh: Diffusion) -
     assert len(fresh.pipe.get_list_adapters()["unet"]) == KEPT
 
 
-def test_more_loras_than_are_kept_all_work_beside_one_another(bench: Bench) -> None:
-    works = [work(f"job{n}", steps=2, seed=n, **with_loras(f"many{n}")) for n in range(MANY)]
+def test_more_loras_than_are_kept_all_work_beside_one_another_and_are_loaded_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_lora, loaded = bench.model.pipe.load_lora_weights, []
+
+    def counted(*arguments: Any, **named: Any) -> None:
+        loaded.append(named["weight_name"])
+        load_lora(*arguments, **named)
+
+    monkeypatch.setattr(bench.model.pipe, "load_lora_weights", counted)
+    works = [work(f"job{n}", steps=3, seed=n, **with_loras(f"many{n}")) for n in range(MANY)]
     bench.run(*works)
     assert not bench.heard(Failed)
+    assert sorted(loaded) == sorted(f"many{n}.safetensors" for n in range(MANY))
     assert_as_alone(bench, *works)
+    assert len(bench.model.pipe.get_list_adapters()["unet"]) == KEPT
+
+
+def test_the_file_of_a_lora_is_read_in_the_other_thread_before_its_job_begins(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, told = bench.model._loras.fetch, []
+
+    def watched(names: Iterable[str]) -> None:
+        told.append((threading.current_thread() is threading.main_thread(), len(bench.heard(Started)), list(names)))
+        fetch(names)
+
+    monkeypatch.setattr(bench.model._loras, "fetch", watched)
+    bench.run(work("red", **with_loras("red", "blue")))
+    assert told == [(False, 0, ["red", "blue"])]
+    told.clear()
+    bench.run(work("again", **with_loras("red")), work("plain"))
+    # Neither has anything to read: both begin without the other thread.
+    assert [(main, names) for main, _, names in told] == [(True, []), (True, [])]
 
 
 def test_one_job_may_want_more_loras_than_are_kept(fresh: Diffusion) -> None:
