@@ -29,10 +29,14 @@ class Plan:
     forwards: int = 15
     variants: tuple[int, ...] = (2, 16)
     moments: int = 150
+    dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
 
 
 PLAN = Plan()
-QUICK = Plan(rounds=3, forwards=5, variants=(), moments=15)
+QUICK = Plan(rounds=3, forwards=5, variants=(), moments=15, dtypes=("auto",))
+
+
+MODEL = "Any that the worker takes; random:sd15 and random:sdxl are made of random weights."
 
 
 class _Rows(click.ParamType[tuple[int, ...]]):
@@ -51,7 +55,7 @@ class _Rows(click.ParamType[tuple[int, ...]]):
 
 
 @click.command("engine", short_help="Shared steps beside the plain pipe() of diffusers, without HTTP.")
-@click.option("--model", default=PLAN.model, show_default=True, help="Any model that the worker takes.")
+@click.option("--model", default=PLAN.model, show_default=True, help=MODEL)
 @click.option("--device", default=PLAN.device, show_default=True, help="auto, cpu, mps, cuda or cuda:N.")
 @click.option("--dtype", default=PLAN.dtype, show_default=True, help="auto, float32, float16 or bfloat16.")
 @click.option("--threads", default=PLAN.threads, show_default=True, help="CPU threads; 0: as the worker would.")
@@ -90,6 +94,7 @@ async def measure(plan: Plan) -> list[Figure]:
         *ways.peaks(rounds),
         *ways.curve(found["curve"]),
         *ways.variants(found["variants"]),
+        *ways.differences(found["differences"], plan.images),
         Figure("cap", "rows that pay, as the engine has found", found["knee"]["cap"], "rows"),
         Figure("capacity", "jobs that it takes at once, therefore", found["model"]["capacity"], "jobs"),
         Figure("threads", "CPU threads", found["threads"], ""),

@@ -84,6 +84,7 @@ async def _sequential(plan: Plan) -> list[float]:
         rows=(),
         variants=(),
         moments=0,
+        dtypes=(),
         # Nothing is shared here, so nothing need be known of it.
         max_rows=1,
     )

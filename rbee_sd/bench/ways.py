@@ -24,6 +24,9 @@ CANCEL_AIM = 1
 NEWCOMER_AIM = 2
 """Steps, both."""
 
+DIFFERENCE_AIM = 2
+"""Of 255, in every pixel."""
+
 IDLE_AIM = 3.0
 """Percent."""
 
@@ -183,6 +186,24 @@ def variants(found: Mapping[str, Mapping[str, float] | str]) -> list[Figure]:
                 Figure(f"variant {name} {what}", f"{name}, {what} : by default", ratio, "x")
                 for what, ratio in ratios.items()
             ]
+    return figures
+
+
+def differences(found: Mapping[str, Mapping[str, float] | str], images: int) -> list[Figure]:
+    """How far pictures in company are from those made alone. The aim is for float32; others round more coarsely."""
+    figures = []
+    for dtype, values in found.items():
+        name, text = f"difference_{dtype}", f"{dtype}, {images} pictures alone and in company"
+        if isinstance(values, str):
+            figures.append(Figure(name, f"{text}: not possible here ({values})", 0, ""))
+            continue
+        aim = DIFFERENCE_AIM if dtype == "float32" else None
+        figures += [
+            Figure(name, f"{text}, largest difference", values["largest"], "of 255", aim),
+            Figure(f"{name}_mean", f"{text}, mean difference", values["mean"], "of 255"),
+            Figure(f"{name}_contrast", f"{text}, contrast", values["contrast"], "of 255"),
+            Figure(f"{name}_rows", f"{text}, rows of a forward", values["rows"], "rows"),
+        ]
     return figures
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 # Before transformers is imported: it complains there of image processors that no pipeline of ours uses.
 logging.getLogger("transformers.utils.import_utils").setLevel(logging.ERROR)
@@ -57,8 +57,20 @@ MARKS = (
 )
 
 
-def load(config: EngineConfig) -> Diffusion:
-    """Load the model that `config` names onto its device. Raises `ModelError`, or `MemoryError`: it has no room."""
+class Source(Protocol):
+    """Where a model comes from. `index` is what its model_index.json says."""
+
+    index: dict[str, Any]
+
+    def load(self, dtype: torch.dtype) -> Any:
+        """The pipeline, in this number format."""
+
+
+def load(config: EngineConfig, source: Source | None = None) -> Diffusion:
+    """Load the model that `config` names, or that of `source`, onto its device.
+
+    Raises `ModelError`, or `MemoryError`: it has no room.
+    """
     # Gradients are per thread: off once here, before anything else on this thread, and never on again.
     torch.set_grad_enabled(False)
     _quiet_libraries()
@@ -69,7 +81,8 @@ def load(config: EngineConfig) -> Diffusion:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     try:
-        family, source = _identify(config)
+        source = source or _source(config)
+        family = _identify(config, source)
         dtype = choose_dtype(config.dtype, device, family.half)
         log.info("loading %s on %s as %s, %d CPU threads", config.name, device, dtype, threads)
         # All of it: weights that are missing are noticed only when they are moved.
@@ -150,13 +163,12 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Expected types for vae")
 
 
-def _identify(config: EngineConfig) -> tuple[Family, _Folder | _Checkpoint]:
-    source = _source(config)
+def _identify(config: EngineConfig, source: Source) -> Family:
     family = family_of(source.index["_class_name"])
     if family is None:
         known = ", ".join(next(iter(family.pipelines.values())) for family in FAMILIES)
         raise ModelError(f"the model {config.name} is of another kind; this worker runs {known}")
-    return replace(family, **_own_defaults(source.index, config)), source
+    return replace(family, **_own_defaults(source.index, config))
 
 
 def _own_defaults(index: dict[str, Any], config: EngineConfig) -> dict[str, Any]:
@@ -170,7 +182,7 @@ def _own_defaults(index: dict[str, Any], config: EngineConfig) -> dict[str, Any]
     return {name: DEFAULTS[name][2](value) for name, value in wanted.items()}
 
 
-def _source(config: EngineConfig) -> _Folder | _Checkpoint:
+def _source(config: EngineConfig) -> Source:
     path = DEMO if config.model == "demo" else Path(os.path.expanduser(config.model))
     if not config.model:
         raise ModelError("no model is named; see the setting model")

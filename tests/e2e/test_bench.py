@@ -21,7 +21,11 @@ def test_bench_engine_prints_json_with_every_figure(run: Run) -> None:
         "single_ratio",
         "cancel_steps_p99",
         "newcomer_steps_p99",
+        "difference_float32",
     }
+    assert figures["difference_float32"]["value"] <= 2
+    assert figures["difference_float32_contrast"]["value"] > 10
+    assert figures["difference_float32_rows"]["value"] == 16
     assert figures["shared_ratio"]["better"] == "more"
     assert all(figure["value"] >= 0 for name, figure in figures.items() if not name.endswith("_idle"))
     for name in ("sequential_per_s", "single_per_s", "shared_per_s", "static_per_s", "shared_rows", "forward_2_ms"):

@@ -104,6 +104,15 @@ def test_the_curve_tells_time_and_rows_a_second() -> None:
     assert figures["forward_2_rows_per_s"].value == pytest.approx(250.0)
 
 
+def test_the_difference_of_pictures_has_an_aim_where_nothing_is_rounded_coarsely() -> None:
+    values = {"largest": 3.0, "mean": 0.1, "contrast": 60.0, "rows": 16.0}
+    figures = by_name(ways.differences({"float32": values, "float16": values, "bfloat16": "MemoryError"}, 8))
+    assert (figures["difference_float32"].value, figures["difference_float32"].met) == (3, False)
+    assert (figures["difference_float16"].value, figures["difference_float16"].met) == (3, None)
+    assert figures["difference_float16_contrast"].value == 60
+    assert "MemoryError" in figures["difference_bfloat16"].text
+
+
 def test_what_is_served_is_compared_with_the_plain_loop_by_images_a_second() -> None:
     pulse = {"forwards": 60, "rows": 900, "worked": 1.9, "elapsed": 2.0}
     rounds = [Round(seconds, 24, pulse, [0.5, 0.6]) for seconds in (2.0, 2.4, 3.0)]

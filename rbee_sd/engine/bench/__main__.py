@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-from rbee_sd.engine.bench import company, variants
+from rbee_sd.engine.bench import company, differences, variants
 from rbee_sd.engine.bench.plan import WAYS, Plan
+from rbee_sd.engine.bench.published import opened
 from rbee_sd.engine.bench.ways import Ways
 from rbee_sd.engine.calls import Call
 from rbee_sd.engine.config import EngineConfig, model_name
 from rbee_sd.engine.denoiser import resized
 from rbee_sd.engine.device import synchronize
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import ModelError
 
 Tell = Callable[[dict[str, Any]], None]
@@ -43,7 +43,7 @@ def measure(plan: Plan, tell: Tell) -> dict[str, Any]:
         max_rows=plan.max_rows,
         log_level="warning",
     )
-    model = load(config)
+    model = opened(config)
     knee = model.warm_up()
     # As the engine does when it has loaded.
     gc.collect()
@@ -61,6 +61,7 @@ def measure(plan: Plan, tell: Tell) -> dict[str, Any]:
             "rounds": _rounds(ways, plan, tell, done),
             "variants": _variants(model, config, plan, tell, done),
             "moments": _moments(model, ways, plan, tell, done),
+            "differences": _differences(config, plan, tell, done),
         }
 
 
@@ -91,6 +92,15 @@ def _moments(model: Diffusion, ways: Ways, plan: Plan, tell: Tell, done: Callabl
         return []
     tell({"part": f"cancelling one of eight jobs and beginning another, {plan.moments} times", "parts": plan.moments})
     return company.measure(model, ways, plan.moments, done)
+
+
+def _differences(
+    config: EngineConfig, plan: Plan, tell: Tell, done: Callable[[], None]
+) -> dict[str, dict[str, float] | str]:
+    if not plan.dtypes:
+        return {}
+    tell({"part": f"comparing {plan.images} pictures alone and in company", "parts": len(plan.dtypes)})
+    return differences.measure(config, plan, done)
 
 
 def _curve(model: Diffusion, ways: Ways, plan: Plan, tell: Tell, done: Callable[[], None]) -> dict[str, list[float]]:
@@ -129,7 +139,7 @@ def main(argument: str) -> int:
         print(json.dumps(line), file=lines, flush=True)
 
     wanted = json.loads(argument)
-    plan = Plan(**(wanted | {name: tuple(wanted[name]) for name in ("ways", "rows", "variants")}))
+    plan = Plan(**(wanted | {name: tuple(wanted[name]) for name in ("ways", "rows", "variants", "dtypes")}))
     if unknown := set(plan.ways) - set(WAYS):
         raise ValueError(f"no such way: {unknown}")
     try:

@@ -14,7 +14,8 @@ class Plan:
 
     Each of `ways` makes `images` images in each of `rounds` rounds. `rows` are timed as forwards, and those in
     `variants` with one setting changed at a time. `moments` is how often a job is cancelled and another begun.
-    `threads`, `side`: 0 for what the worker and the model want.
+    In each of `dtypes`, pictures made alone are compared with the same made together. `threads`, `side`: 0 for what the
+    worker and the model want.
     """
 
     model: str
@@ -31,3 +32,4 @@ class Plan:
     forwards: int
     variants: tuple[int, ...]
     moments: int
+    dtypes: tuple[str, ...]

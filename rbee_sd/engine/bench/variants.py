@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from rbee_sd.engine.bench.published import opened
 from rbee_sd.engine.config import EngineConfig
 from rbee_sd.engine.denoiser import resized
 from rbee_sd.engine.device import synchronize
 from rbee_sd.engine.diffusion import Diffusion
-from rbee_sd.engine.loading import load
 from rbee_sd.messages import Generate
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ def measure(
     found: dict[str, dict[str, float] | str] = {}
     for name, change in CHANGES.items():
         try:
-            found[name] = _ratios(model, load(replace(config, **change)), rows, rounds)
+            found[name] = _ratios(model, opened(replace(config, **change)), rows, rounds)
         except Exception as error:
             found[name] = type(error).__name__
         # Before the next is loaded: two of a large model may be all that fits.

@@ -39,6 +39,7 @@ class Ways:
         self._poll.register(self._live.wakeup, select.POLLIN)
         self._pulse = Pulse(0)
         self._finished = 0
+        self._files: dict[str, bytes] = {}
 
     def close(self) -> None:
         """End the engine's other thread."""
@@ -58,6 +59,11 @@ class Ways:
         pulse = make(images)
         took, used = time.perf_counter() - began, time.process_time() - cpu
         return {"seconds": took, "cpu": used, "peak": peak(self._model.denoiser.device), "pulse": pulse}
+
+    def files(self, groups: list[list[Generate]]) -> dict[str, bytes]:
+        """The PNG files of these jobs by their ids, one group after the other, each group's jobs at once."""
+        self._engine(groups)
+        return self._files
 
     def _sequential(self, images: int) -> None:
         for _ in range(images):
@@ -102,7 +108,7 @@ class Ways:
 
     def _engine(self, groups: list[list[Generate]]) -> dict[str, Any]:
         """Groups of jobs, one group after the other, as the engine's own loop does them."""
-        self._finished, before = 0, self._pulse
+        self._finished, self._files, before = 0, {}, self._pulse
         forwards, rows = self._model.forwards, self._model.rows
         engine, expected = self._live, 0
         for group in groups:
@@ -128,7 +134,8 @@ class Ways:
         match message:
             case Pulse():
                 self._pulse = message
-            case Finished():
+            case Finished(job_id, images):
                 self._finished += 1
+                self._files[job_id] = images[0]
             case Failed(_, _, text):
                 raise RuntimeError(f"a job failed: {text}")
