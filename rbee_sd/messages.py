@@ -165,6 +165,7 @@ class Ready(Message):
 
     `width`, `height`, `steps` and `guidance_scale` are what it wants by default.
     It takes `capacity` jobs at once, of these `operations`, with these `schedulers`; sides are multiples of `multiple`.
+    `negative`: a negative prompt counts.
     """
 
     model: str
@@ -179,6 +180,7 @@ class Ready(Message):
     operations: tuple[str, ...] = OPERATIONS
     schedulers: tuple[str, ...] = SCHEDULERS
     multiple: int = MULTIPLE
+    negative: bool = True
 
 
 @dataclass(frozen=True, slots=True)

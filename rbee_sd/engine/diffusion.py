@@ -144,6 +144,7 @@ class Diffusion:
             operations=tuple(self._pipes),
             schedulers=self._schedulers.names,
             multiple=self._family.multiple,
+            negative=self._family.negative,
         )
 
     def reads(self, work: Generate) -> bool:

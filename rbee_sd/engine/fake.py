@@ -2,16 +2,19 @@
 
 Runs in the engine process when the setting `fake_pipeline` names the folder. A fault is on while a file of its
 name is there; a file that holds the word `once` is removed as its fault happens. `slow` and `slow-start` hold
-seconds (per step, and before a model is ready), `model-failed` may hold the name of the one model that fails.
+seconds (per step, and before a model is ready), `model-failed` may hold the name of the one model that fails,
+`model-NAME` what the model NAME says of itself, as JSON of the fields of `Ready`.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,7 +62,9 @@ class FakePipeline:
 
     def describe(self) -> Ready:
         """See `Pipeline`."""
-        return Ready(self._name, "fake", "cpu", "float32", int(self._text("capacity") or 1), SIDE, SIDE, STEPS, 7.5)
+        capacity = int(self._text("capacity") or 1)
+        ready = Ready(self._name, "fake", "cpu", "float32", capacity, SIDE, SIDE, STEPS, 7.5)
+        return replace(ready, **json.loads(self._text(f"model-{self._name}") or "{}"))
 
     def reads(self, work: Generate) -> bool:
         """See `Pipeline`."""

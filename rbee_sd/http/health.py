@@ -111,6 +111,7 @@ class CapabilitiesHandler(BaseHandler):
                     "max_count": settings.max_count,
                     "max_megapixel_steps": settings.max_megapixel_steps,
                     "max_prompt": limits.MAX_PROMPT,
+                    "max_guidance_scale": messages.MAX_GUIDANCE_SCALE,
                     "max_strength": limits.MAX_STRENGTH,
                     "max_input_side": limits.MAX_INPUT_SIDE,
                     "max_input_pixels": messages.MAX_INPUT_PIXELS,

@@ -89,6 +89,7 @@ class ModelErrands:
             "operations": None,
             "schedulers": None,
             "multiple_of": None,
+            "negative_prompt": None,
             "defaults": None,
         }
         if ready is not None:
@@ -97,6 +98,7 @@ class ModelErrands:
                 "operations": list(ready.operations),
                 "schedulers": list(ready.schedulers),
                 "multiple_of": ready.multiple,
+                "negative_prompt": ready.negative,
                 "defaults": defaults,
             }
         return view

@@ -157,6 +157,7 @@ def test_every_family_has_a_model_in_these_tests(families: Callable[[str], Diffu
 def test_a_model_says_what_it_can_do(families: Callable[[str], Diffusion], kind: str) -> None:
     ready = families(kind).describe()
     assert ready.operations == OPERATIONS[kind]
+    assert ready.negative == (ready.family != "flux")
     native = 1024 if kind.startswith("flux") else 128
     assert (ready.width, ready.height) == (native, native)
     assert ready.schedulers

@@ -95,7 +95,7 @@ async def test_capabilities_name_what_input_images_and_loras_may_be(client_with_
     assert offer["loras"] == ["pixel art", "watercolour"]
     assert offer["strengths"] == {"image_transform": 0.8, "image_inpaint": 1.0}
     limits = offer["limits"]
-    assert limits["max_strength"] == 1.0
+    assert (limits["max_strength"], limits["max_guidance_scale"]) == (1.0, 50.0)
     assert (limits["max_input_side"], limits["max_input_pixels"]) == (8192, 33_554_432)
     assert limits["input_formats"] == ["png", "jpeg", "webp"]
     assert (limits["max_loras"], limits["max_lora_scale"]) == (8, 4.0)
@@ -138,6 +138,7 @@ async def test_capabilities_offer_what_is_accepted(client: Client) -> None:
     (details,) = offer["model_details"]
     assert (details["name"], details["default"], details["loaded"], details["kind"]) == ("fake", True, True, "hub")
     assert details["defaults"] == offer["defaults"]
+    assert details["negative_prompt"] is True
     assert set(offer["schedulers"]) == set(SCHEDULERS)
     assert {"image_generation", "status"} <= set(offer["operations"])
     assert offer["defaults"] == {"width": 64, "height": 64, "steps": 20, "guidance_scale": 7.5}

@@ -282,6 +282,7 @@ class Bounds(Body):
     max_count: int
     max_megapixel_steps: float
     max_prompt: int
+    max_guidance_scale: float
     max_strength: float
     max_input_side: int
     max_input_pixels: int
@@ -307,6 +308,7 @@ class ModelView(Body):
     operations: list[str] | None
     schedulers: list[str] | None
     multiple_of: int | None
+    negative_prompt: bool | None = Field(description="Whether it takes one; where it does not, it is left out.")
     defaults: Defaults | None
 
 
