@@ -2,6 +2,7 @@
 // The worker's HTTP interface: requests with the key, errors as objects, pictures as addresses that an <img> can take.
 
 import { keep, kept } from "./dom.js";
+import { parse } from "./seed.js";
 
 /** A request that the worker refused. `fields` are the wrong ones: `{field, message}`. */
 export class Refused extends Error {
@@ -54,13 +55,13 @@ async function ask(/** @type {boolean} */ wrong) {
 
 /** GET, as JSON. */
 export async function get(/** @type {string} */ path) {
-  return (await request(path)).json();
+  return parse(await (await request(path)).text());
 }
 
 /** Submit an operation; returns `{job_id, state, position, seed}`. */
 export async function submit(/** @type {object} */ body) {
   const headers = { "Content-Type": "application/json" };
-  return (await request("/v1/jobs", { method: "POST", headers, body: JSON.stringify(body) })).json();
+  return parse(await (await request("/v1/jobs", { method: "POST", headers, body: JSON.stringify(body) })).text());
 }
 
 /** Cancel a job; with `forget` remove one that has ended, with its pictures. */

@@ -3,6 +3,7 @@
 // An EventSource can send no key and gives up on some errors, so the stream is read with fetch.
 
 import { request } from "./api.js";
+import { parse } from "./seed.js";
 
 const SILENCE = 25_000; // ms without even a heartbeat, of which one comes each ten seconds: the connection is dead
 const FIRST_WAIT = 300;
@@ -29,7 +30,7 @@ export async function* eventsIn(body, heard) {
         if (line.startsWith("id: ")) event.id = Number(line.slice(4));
         else if (line.startsWith("data: ")) event.data = line.slice(6);
       }
-      if (event.id && event.data) yield { id: event.id, data: JSON.parse(event.data) };
+      if (event.id && event.data) yield { id: event.id, data: parse(event.data) };
     }
   }
 }

@@ -3,6 +3,8 @@
 
 import { byId } from "./dom.js";
 
+const [MAKE, CHANGE, INPAINT] = ["image_generation", "image_transform", "image_inpaint"];
+
 export class Input {
   /** @type {Blob | null} */
   #file = null;
@@ -12,8 +14,8 @@ export class Input {
   #size = null;
   /** @type {HTMLCanvasElement | null} */
   #mask = null;
-  #transforms = false;
-  #inpaints = false;
+  /** @type {string[]} */
+  #operations = [];
   /** @type {(() => void)[]} */
   #observers = [];
 
@@ -35,10 +37,9 @@ export class Input {
     this.#observers.push(observer);
   }
 
-  /** What the model can do with a picture. */
-  offer(/** @type {boolean} */ transforms, /** @type {boolean} */ inpaints) {
-    this.#transforms = transforms;
-    this.#inpaints = inpaints;
+  /** What the model can do. */
+  offer(/** @type {string[]} */ operations) {
+    this.#operations = operations;
     this.#show();
   }
 
@@ -75,25 +76,22 @@ export class Input {
     this.#show();
   }
 
-  /** The size that comes of the picture when nobody sets another. */
+  /** The picture's size; null when none is used. */
   size() {
-    const multiple = Number(byId("width").step) || 8;
-    const down = (/** @type {number} */ side) => Math.floor(side / multiple) * multiple;
-    return this.#size && this.#transforms ? { width: down(this.#size.width), height: down(this.#size.height) } : null;
+    return this.operation() === MAKE ? null : this.#size;
   }
 
-  /** What is to be done with the picture. */
+  /** What is to be done: what there is for it, or else what comes next to that of what the model can do. */
   operation() {
-    if (!this.#file || !this.#transforms) return "image_generation";
-    return this.#mask && this.#inpaints ? "image_inpaint" : "image_transform";
+    const wanted = !this.#file ? [MAKE, INPAINT] : this.#mask ? [INPAINT, CHANGE] : [CHANGE, INPAINT];
+    return wanted.find((each) => this.#operations.includes(each)) ?? MAKE;
   }
 
-  /** The fields that it adds to a request; null without a picture. */
+  /** The fields that it adds to a request; null when the picture is of no use. */
   request() {
     const operation = this.operation();
-    if (operation === "image_generation") return null;
-    const mask = operation === "image_inpaint" ? { mask: this.#mask?.toDataURL("image/png") } : {};
-    return { operation, image: this.#data, ...mask };
+    if (operation === MAKE) return null;
+    return { operation, ...(this.#file && { image: this.#data }), ...(operation === INPAINT && this.#mask && { mask: this.#mask.toDataURL("image/png") }) };
   }
 
   #masked(/** @type {HTMLCanvasElement | null} */ mask) {
@@ -103,21 +101,24 @@ export class Input {
 
   #show() {
     const there = Boolean(this.#file);
-    byId("input").hidden = !this.#transforms;
+    const inpaints = this.#operations.includes(INPAINT);
+    const mask = inpaints ? this.#mask : null;
+    byId("input").hidden = !inpaints && !this.#operations.includes(CHANGE);
     byId("input-empty").hidden = there;
     byId("input-filled").hidden = !there;
-    byId("input-paint").hidden = !this.#inpaints;
-    byId("input-paint").textContent = this.#mask ? "Change the mask" : "Paint a mask";
-    byId("input-unmask").hidden = !this.#mask;
+    byId("input-paint").hidden = !inpaints;
+    byId("input-paint").textContent = mask ? "Change the mask" : "Paint a mask";
+    byId("input-unmask").hidden = !mask;
     if (there && this.#size) {
       byId("input-picture").src = this.#address;
-      const what = this.#mask ? "what is white in the mask is painted anew" : "changed towards the prompt";
+      const painted = mask ? "what is white in the mask is painted anew" : "paint over what is to be made anew";
+      const what = this.operation() === INPAINT ? painted : "changed towards the prompt";
       byId("input-about").textContent = `${this.#size.width} × ${this.#size.height}, ${what}`;
       const canvas = byId("input-mask");
       canvas.width = 144;
       canvas.height = Math.round(144 * this.#size.height / this.#size.width);
-      if (this.#mask) canvas.getContext("2d").drawImage(this.#mask, 0, 0, canvas.width, canvas.height);
-      canvas.hidden = !this.#mask;
+      if (mask) canvas.getContext("2d").drawImage(mask, 0, 0, canvas.width, canvas.height);
+      canvas.hidden = !mask;
     } else byId("input-picture").removeAttribute("src");
     for (const observer of this.#observers) observer();
   }

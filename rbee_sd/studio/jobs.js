@@ -17,7 +17,7 @@ import { keep, kept } from "./dom.js";
  * @property {number | null} total
  * @property {number | null} eta
  * @property {number} attempt
- * @property {number | null} seed
+ * @property {bigint | null} seed
  * @property {any[]} images
  * @property {any} error
  * @property {string} narration

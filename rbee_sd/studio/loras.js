@@ -10,12 +10,11 @@ let shown = [];
 
 /**
  * Show those that are chosen; `change` is called with another choice.
- * @param {string[]} all
+ * @param {import("./offer.js").Offer} offer
  * @param {Lora[]} chosen
- * @param {number} most  the largest scale
  * @param {(chosen: Lora[]) => void} change
  */
-export function showLoras(all, chosen, most, change) {
+export function showLoras({ loras: all, limits }, chosen, change) {
   const list = byId("lora-list");
   byId("loras").hidden = !all.length;
   byId("lora-add").onchange = () => change([...chosen, { name: byId("lora-add").value, scale: 1 }]);
@@ -24,10 +23,12 @@ export function showLoras(all, chosen, most, change) {
   if (list.dataset.names === names && chosen.length === shown.length && chosen.every((lora, place) => lora === shown[place])) return;
   list.dataset.names = names;
   shown = chosen;
+  byId("lora-add").disabled = chosen.length >= limits.max_loras;
   options(byId("lora-add"), "add one …", all.filter((name) => !chosen.some((lora) => lora.name === name)));
   list.replaceChildren(...chosen.map((lora) => {
     const output = make("output", {}, String(lora.scale));
-    const scale = make("input", { type: "range", min: -most / 2, max: most / 2, step: 0.05, value: lora.scale, "aria-label": `Weight of ${lora.name}` });
+    const reach = Math.max(Math.min(2, limits.max_lora_scale), Math.abs(lora.scale));
+    const scale = make("input", { type: "range", min: -reach, max: reach, step: 0.05, value: lora.scale, "aria-label": `Weight of ${lora.name}` });
     scale.addEventListener("input", () => {
       lora.scale = Number(scale.value);
       say(output, scale.value);

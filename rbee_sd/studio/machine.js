@@ -22,7 +22,7 @@ export class Machine {
 
   /**
    * @param {import("./jobs.js").Jobs} jobs
-   * @param {{look: (id: string) => void, changed: () => void}} page  `changed`: the engine has another model, or none
+   * @param {{look: (id: string) => void, changed: () => void}} page  `changed`: the engine has other models, or none
    */
   constructor(jobs, page) {
     this.jobs = jobs;
@@ -68,7 +68,7 @@ export class Machine {
       ["Starts", String(engine.starts)],
       ["Listeners", String(status.listeners)],
     ]);
-    const now = `${status.model} ${engine.pid} ${status.ready}`;
+    const now = `${status.model} ${status.loaded} ${engine.pid} ${status.ready}`;
     if (this.#was && now !== this.#was) this.page.changed();
     this.#was = now;
     if (this.jobs.live().some((job) => job.state === "queued")) await this.jobs.positions().catch(() => {});

@@ -4,6 +4,7 @@
 import { get, onKeyNeeded, Refused, submit } from "./api.js";
 import { byId, say } from "./dom.js";
 import { Feed } from "./events.js";
+import { accept, refuse } from "./fields.js";
 import { takeFiles } from "./files.js";
 import { Form } from "./form.js";
 import { Gallery, itemsOf } from "./gallery.js";
@@ -17,7 +18,7 @@ import { Stage } from "./watch.js";
 
 const jobs = new Jobs();
 const input = new Input(paintMask);
-const form = new Form({ submit: generate, input });
+const form = new Form({ submit: generate, input, lost: (what) => { if (what.length) notice(`Not to be had with this model: ${what.join(", ")}.`); } });
 const gallery = new Gallery((item) => viewer.open(item));
 const viewer = new Viewer(gallery, {
   reuse,
@@ -53,7 +54,7 @@ async function generate() {
   const body = form.request();
   try {
     const answer = await submit(body);
-    form.accept();
+    accept();
     notice("");
     const { image, mask, ...request } = body;
     stage.look(jobs.submitted(answer, request).id);
@@ -61,7 +62,7 @@ async function generate() {
     if (innerWidth < 800) byId("stage").scrollIntoView({ behavior: "smooth" });
   } catch (error) {
     if (!(error instanceof Refused)) return notice("The worker cannot be reached; try again in a moment.");
-    if (error.fields.length) form.refuse(error.fields);
+    if (error.fields.length) refuse(error.fields);
     notice(error.fields.length ? "" : error.message);
   }
 }
@@ -86,20 +87,20 @@ async function open(/** @type {string} */ id, /** @type {number} */ index) {
   if (view?.images[index]) viewer.open(gallery.find(id, index) ?? itemsOf(view)[index]);
 }
 
-function useSeed(/** @type {number} */ seed) {
+function useSeed(/** @type {bigint} */ seed) {
   form.lock(String(seed));
   notice(`Seed ${seed} is used until you unlock it.`);
 }
 
 function reuse(/** @type {any} */ settings) {
-  const missing = form.apply(settings);
+  const lost = form.apply(settings);
   byId("prompt").focus();
-  notice(missing.length ? `Taken over, but ${missing.join(" and ")} is not to be had here.` : "The settings are taken over.");
+  notice(`The settings are taken over.${lost.length ? ` Not to be had here: ${lost.join(", ")}.` : ""}`);
 }
 
 async function startFrom(/** @type {Blob} */ file) {
   const taken = await input.take(file);
-  notice(taken ? "" : "That is no picture that can be read; take a PNG, JPEG or WebP.");
+  notice(!taken ? "That is no picture that can be read; take a PNG, JPEG or WebP." : input.size() ? "" : "The chosen model starts from no picture.");
   if (taken) byId("input").scrollIntoView({ block: "nearest" });
 }
 

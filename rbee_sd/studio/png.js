@@ -1,6 +1,8 @@
 // @ts-check
 // How a PNG was made, read back out of its texts: the worker's own, or `parameters` as other tools write them.
 
+import { parse } from "./seed.js";
+
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const SAMPLERS = /** @type {Record<string, string>} */ ({
   "ddim": "ddim", "dpm++ 2m": "dpmpp_2m", "dpm++ 2m karras": "dpmpp_2m_karras", "dpm++ sde": "dpmpp_sde", "euler": "euler",
@@ -35,7 +37,7 @@ export function textsIn(/** @type {ArrayBuffer} */ file) {
 export async function settingsIn(/** @type {Blob} */ file) {
   const texts = textsIn(await file.arrayBuffer());
   try {
-    if (texts["rbee-sd"]) return JSON.parse(texts["rbee-sd"]);
+    if (texts["rbee-sd"]) return parse(texts["rbee-sd"]);
   } catch { /* somebody else's text under that key */ }
   return texts.parameters ? parsed(texts.parameters) : null;
 }

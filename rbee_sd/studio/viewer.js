@@ -17,7 +17,7 @@ export function settingsOf(/** @type {Item} */ { job, index }) {
   const { operation, preview, on_disconnect, count, image, mask, ...asked } = job.request;
   // Of an input image only a part of the steps is done.
   const steps = asked.steps ?? (job.request.image ? undefined : job.total);
-  return { ...asked, ...job.settled, steps, seed: job.seed === null ? null : job.seed + index };
+  return { ...asked, ...job.settled, steps, seed: job.seed === null ? null : job.seed + BigInt(index) };
 }
 
 export class Viewer {
@@ -28,7 +28,7 @@ export class Viewer {
 
   /**
    * @param {import("./gallery.js").Gallery} gallery
-   * @param {{reuse: (settings: any) => void, useSeed: (seed: number) => void, useAsInput: (file: Blob) => void, deleted: (id: string) => void}} page
+   * @param {{reuse: (settings: any) => void, useSeed: (seed: bigint) => void, useAsInput: (file: Blob) => void, deleted: (id: string) => void}} page
    */
   constructor(gallery, page) {
     this.gallery = gallery;
@@ -69,7 +69,7 @@ export class Viewer {
     };
     return make("div", { className: "row actions" },
       button("Reuse settings", leave(() => this.page.reuse(settingsOf(item)))),
-      button("Reuse seed", leave(() => this.page.useSeed(job.seed + index))),
+      button("Reuse seed", leave(() => this.page.useSeed(job.seed + BigInt(index)))),
       button("Start from it", () => void input()),
       button("Download", () => void download(item)),
       this.#pinned && this.#pinned.key === item.key

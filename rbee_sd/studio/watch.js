@@ -39,7 +39,7 @@ export class Stage {
 
   /**
    * @param {import("./jobs.js").Jobs} jobs
-   * @param {{open: (id: string, index: number) => void, useSeed: (seed: number) => void, size: () => {width: number, height: number}}} page
+   * @param {{open: (id: string, index: number) => void, useSeed: (seed: bigint) => void, size: () => {width: number, height: number}}} page
    */
   constructor(jobs, page) {
     this.jobs = jobs;

@@ -80,6 +80,10 @@ class Page:
         """What an element says."""
         return str(self.run("return document.getElementById(arguments[0]).textContent", name))
 
+    def text_of(self, selector: str) -> str:
+        """What the first that a CSS selector finds says, whether it is in sight or not."""
+        return str(self.run("return document.querySelector(arguments[0]).textContent", selector))
+
     def run(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript in the page."""
         return self.driver.execute_script(script, *arguments)

@@ -255,6 +255,7 @@ def test_what_was_set_for_another_worker_is_brought_within_what_this_one_does(ma
     page.run("localStorage.setItem('rbee-sd.form', arguments[0])", kept)
     page.open()
     until(lambda: page.get("steps").get_attribute("value") == "30")
+    assert page.text("notice") == "Not to be had with this model: scheduler none, steps 90, LoRA gone."
     page.get("generate").click()
     page.done()
     assert page.fetch("/v1/jobs")["jobs"][0]["request"]["steps"] == 30
