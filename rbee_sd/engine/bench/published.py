@@ -24,12 +24,11 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from rbee_sd.engine.config import EngineConfig
+from rbee_sd.engine.config import DEMO, EngineConfig
 from rbee_sd.engine.device import choose_device
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import ModelError
-from rbee_sd.engine.training.parts import build_tokenizer
 
 RANDOM = "random:"
 """Before the name of one of `SHAPES`: that, with random weights."""
@@ -89,7 +88,7 @@ class Shape:
     def build(self, device: torch.device, dtype: torch.dtype) -> Any:
         """The pipeline, its weights made on the device: a large model need not fit into the CPU's memory."""
         torch.manual_seed(SEED)
-        tokenizer = build_tokenizer()
+        tokenizer = _tokenizer()
         with _making(device, dtype):
             parts = {
                 "unet": UNet2DConditionModel(**self.unet).eval(),
@@ -101,7 +100,7 @@ class Shape:
         if len(self.texts) == 2:
             scheduler = EulerDiscreteScheduler(**_NOISE, timestep_spacing="leading")
             return StableDiffusionXLPipeline(
-                **parts, tokenizer=tokenizer, tokenizer_2=build_tokenizer(), scheduler=scheduler
+                **parts, tokenizer=tokenizer, tokenizer_2=_tokenizer(), scheduler=scheduler
             )
         return StableDiffusionPipeline(
             **parts,
@@ -189,6 +188,10 @@ def _making(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(usual)
+
+
+def _tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(DEMO / "tokenizer", local_files_only=True)
 
 
 def _text(values: Mapping[str, Any], tokenizer: CLIPTokenizer) -> CLIPTextConfig:
