@@ -64,6 +64,7 @@ class _Rows(click.ParamType[tuple[int, ...]]):
 @click.option("--steps", default=PLAN.steps, show_default=True, help="Denoise steps of an image.")
 @click.option("--rounds", type=int, help="Rounds in which every way has its turn.")
 @click.option("--rows", type=_Rows(), help="Rows of which a forward is timed, such as 1,2,4,8.")
+@click.option("--moments", type=click.IntRange(0), help="How often one of eight jobs is cancelled and another begun.")
 @quick_option
 @json_option
 def command(
@@ -71,6 +72,7 @@ def command(
     target: str | None,
     rounds: int | None,
     rows: tuple[int, ...] | None,
+    moments: int | None,
     **settings: str | int,
 ) -> None:
     """Make the same kind of images with the engine and with the plain pipe() of diffusers, in turns.
@@ -80,6 +82,7 @@ def command(
     """
     plan = replace(QUICK if quick else PLAN, **settings)  # type: ignore[arg-type]
     plan = replace(plan, rounds=rounds or plan.rounds, rows=rows or plan.rows)
+    plan = replace(plan, moments=plan.moments if moments is None else moments)
     report("engine", asdict(plan), lambda: measure(plan), target)
 
 

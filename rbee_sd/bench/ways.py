@@ -153,6 +153,8 @@ def peaks(rounds: Mapping[str, Sequence[Sample]]) -> list[Figure]:
 
 def company(moments: Sequence[Mapping[str, Mapping[str, float]]]) -> list[Figure]:
     """How soon one of eight jobs is gone, and how soon one that joins seven has done its first step."""
+    if not moments:
+        return []
     gone = [moment["cancel"] for moment in moments]
     come = [moment["newcomer"] for moment in moments]
     return [
