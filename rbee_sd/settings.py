@@ -98,9 +98,16 @@ class Settings:
         "sdpa: PyTorch's fused attention. plain: without it, slower and larger, for devices where it fails.",
         choices=("sdpa", "plain"),
     )
-    compile: bool = setting(False, "Compile the denoiser for the model's own size: minutes at the start, faster steps.")
+    compile: bool = setting(
+        False,
+        "Compile the denoiser for each model's own size: minutes whenever one is loaded (see load_timeout), faster "
+        "steps. Other sizes run uncompiled, and all of a model once LoRAs were used with it, until it is loaded again.",
+    )
     vae_tiling: float = setting(
-        2.25, "Images above so many megapixels are decoded in tiles, which bounds memory.", minimum=0, maximum=1000
+        2.25,
+        "Images above so many megapixels are decoded in tiles, which bounds memory; smaller ones where there is none.",
+        minimum=0,
+        maximum=1000,
     )
     taesd: str = setting("", "Folder of a TAESD (diffusers AutoencoderTiny) that fits the model, for sharper previews.")
     model_aliases: tuple[str, ...] = setting(

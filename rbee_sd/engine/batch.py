@@ -53,12 +53,12 @@ def join(calls: Sequence[Packed]) -> dict[str, Any]:
 
 
 def take(call: Packed, rows: Sequence[int]) -> Packed:
-    """Some rows of a call, in this order, perhaps more than once."""
+    """Some rows of a call, in this order, perhaps more than once, contiguous in memory."""
 
     def taken(path: Path, value: Any) -> Any:
         if not _has_rows(path, value, call.rows):
             return value
-        return value[torch.tensor(rows, device=value.device)]
+        return value[torch.tensor(rows, device=value.device)].contiguous()
 
     return Packed(call.kind, len(rows), _walk((), call.arguments, taken))
 

@@ -41,12 +41,12 @@ class Call:
 
     `lane` is what takes turns with others: the signature, except that the images of a job that wants to be alone, none
     of which shares a forward, have one lane together. `shape` is what the time of a forward depends on: the signature
-    less the state of the module and the wish to be alone. `rows` of the batch dimension are this call's. `label`: width
-    and height in pixels, for people.
+    less the state of the module and the wish to be alone; what it is, is the denoiser's own business. `rows` of the
+    batch dimension are this call's. `label`: width and height in pixels, for people.
     """
 
     denoiser: Denoiser
-    shape: Hashable
+    shape: Any
     signature: Hashable
     lane: Hashable
     rows: int

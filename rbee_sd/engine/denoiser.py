@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,9 +22,11 @@ import torch
 
 from rbee_sd.engine.batch import Packed, content, join, pack, split, take
 from rbee_sd.engine.calls import Call, park
-from rbee_sd.engine.device import is_out_of_memory, raise_if_lost, release, synchronize
+from rbee_sd.engine.compiled import Compiled, bucket
+from rbee_sd.engine.device import device_name, is_out_of_memory, raise_if_lost, release, synchronize
 from rbee_sd.engine.knee import BUDGET, LATE_BUDGET, Curve, CurveFile
 from rbee_sd.engine.loras import Loras, LoraSet
+from rbee_sd.engine.shapes import Shape, Shapes
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class SharedDenoiser:
     """Does the forwards of one module (a UNet or a transformer) for all jobs.
 
     `max_rows` is the cap if it is above 0; otherwise up to `measured_rows` are measured, and `curves` remembers it.
-    `backend` compiles the module for numbers of rows that are powers of two; empty: not compiled.
+    `backend` compiles the module while it is loaded, see `Compiled`; empty: not compiled.
     """
 
     def __init__(
@@ -59,20 +61,14 @@ class SharedDenoiser:
     ) -> None:
         self.module = module
         self._loras = loras
-        self._compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
-        self._ready: set[Hashable] = set()
+        self._compiled = Compiled(module, backend) if backend else None
         self._loading = True
-        if backend:
-            # One graph for each bucket and shape; past this limit, it would go on uncompiled without a word.
-            torch._dynamo.config.recompile_limit = 128
-            self._compiled = torch.compile(module, backend=backend, dynamic=False)
         self.device = next(module.parameters()).device
         self._names = tuple(inspect.signature(module.forward).parameters)
         self._max_rows = max_rows
         self._measured_rows = measured_rows
         self._remembered = curves or CurveFile(None)
-        self._shapes: dict[Hashable, object] = {}
-        self._curves: dict[Hashable, Curve] = {}
+        self._shapes = Shapes()
         self._running: deque[Any] = deque()
         self.forwards = 0
         self.rows = 0
@@ -87,8 +83,7 @@ class SharedDenoiser:
         """The call that a pipeline makes with these arguments, in this state of the module."""
         packed = pack({**dict(zip(self._names, arguments, strict=False)), **named}, seen.digest)
         loras, alone, label = state
-        # An object in its place: it is compared and looked up several times in each step, and no other model has it.
-        shape = self._shapes.setdefault(packed.kind, object())
+        shape = self._shapes.of(packed.kind)
         return Call(
             self,
             shape=shape,
@@ -105,7 +100,7 @@ class SharedDenoiser:
         """See `Denoiser`."""
         self._loras.apply(calls[0].arguments[1])
         try:
-            result = self._forward([call.arguments[0] for call in calls], calls[0].shape)
+            result = self._forward(calls)
         except RuntimeError as error:
             raise_if_lost(error, self.device)
             raise
@@ -150,7 +145,10 @@ class SharedDenoiser:
             return None
         try:
             self._loras.apply(call.arguments[1])
-            seconds, spent = self._time(resized(call, range(rows)))
+            several = resized(call, range(rows))
+            if self._loading:
+                self._compile(several)
+            seconds, spent = self._time(several)
         except Exception as error:
             # A job may have fewer rows than were tried, and be well.
             raise_if_lost(error, self.device)
@@ -166,8 +164,23 @@ class SharedDenoiser:
         self._remembered.keep(self._key(call), curve)
         return curve
 
-    def loaded(self) -> None:
-        """What comes now must not hold up jobs: less is measured, and nothing more is compiled."""
+    def loaded(self, call: Call) -> None:
+        """What comes now must not hold up jobs: less is measured, and nothing more is compiled.
+
+        Before that, the module is compiled for all rows that calls like this may have together, as far as memory goes.
+        Raises `CompileError`.
+        """
+        # Not compiled is what was not measured: the curve was remembered, or the cap is set.
+        most = bucket(max(call.rows, self.cap(call)))
+        try:
+            self._loras.apply(call.arguments[1])
+            for power in range(most.bit_length()):
+                self._compile(resized(call, range(1 << power)))
+        except Exception as error:
+            raise_if_lost(error, self.device)
+            if not is_out_of_memory(error):
+                raise
+            log.warning("out of memory while compiling; more rows than %s run uncompiled", call.shape.compiled)
         self._loading = False
 
     def settled(self, call: Call) -> bool:
@@ -176,43 +189,46 @@ class SharedDenoiser:
 
     def curve(self, call: Call) -> Curve:
         """What is known of such calls."""
-        if call.shape not in self._curves:
+        shape: Shape = call.shape
+        if shape.curve is None:
             limit = self._max_rows or self._measured_rows
             found = None if self._max_rows else self._remembered.find(self._key(call), limit)
-            self._curves[call.shape] = found or Curve(limit, budget=BUDGET if self._loading else LATE_BUDGET)
-        return self._curves[call.shape]
+            shape.curve = found or Curve(limit)
+            # Also of one that was found: it may have been cut short by the smaller of the two.
+            shape.curve.budget = BUDGET if self._loading else LATE_BUDGET
+        return shape.curve
 
-    def _forward(self, calls: Sequence[Packed], shape: Hashable) -> tuple[torch.Tensor, ...]:
-        arguments = join(calls)
-        compiled = self._compiled is not None and (self._loading or shape in self._ready)
-        if compiled:
-            self._ready.add(shape)
-            rows = sum(call.rows for call in calls)
-            whole = Packed(calls[0].kind, rows, arguments)
-            padding = [rows - 1] * ((1 << (rows - 1).bit_length()) - rows)
-            arguments = dict(take(whole, [*range(rows), *padding]).arguments)
+    def _forward(self, calls: Sequence[Call]) -> tuple[torch.Tensor, ...]:
+        whole = self._whole(calls)
+        if self._compiled is not None and bucket(whole.rows) in calls[0].shape.compiled and self._compiled.fits:
+            return self._compiled(whole)
+        return self.module(**whole.arguments)  # type: ignore[no-any-return]
+
+    def _whole(self, calls: Sequence[Call]) -> Packed:
+        packed = [call.arguments[0] for call in calls]
+        arguments = join(packed)
         arguments["timestep"] = arguments["timestep"].to(self.device)
-        if self._compiled is None or not compiled:
-            return self.module(**arguments)  # type: ignore[no-any-return]
-        # What a compiled graph returns may be written over by its next run.
-        return tuple(tensor.clone() for tensor in self._compiled(**arguments))
+        return Packed(packed[0].kind, sum(each.rows for each in packed), arguments)
+
+    def _compile(self, call: Call) -> None:
+        rows = bucket(call.rows)
+        if self._compiled is not None and rows not in call.shape.compiled:
+            self._compiled.prepare(self._whole([call]))
+            call.shape.compiled.add(rows)
 
     def _time(self, call: Call) -> tuple[float, float]:
         """Seconds of a forward, the best of several (of one, if that takes long), and all the seconds it took.
 
-        The first, which warms up or compiles, counts only if there is no other.
+        The first, which warms up, counts only if there is no other.
         """
         times: list[float] = []
-        while (len(times) < 3 and sum(times[1:]) < SLOW and (self._compiled or sum(times) < SLOW)) or (
-            len(times) < REPEATS and sum(times) < ENOUGH
-        ):
+        while (len(times) < 3 and sum(times) < SLOW) or (len(times) < REPEATS and sum(times) < ENOUGH):
             synchronize(self.device)
             began = time.perf_counter()
-            self._forward([call.arguments[0]], call.shape)
+            self._forward([call])
             synchronize(self.device)
             times.append(time.perf_counter() - began)
-        later = times[1:]
-        return min(later or times), sum(later if self._compiled and later else times)
+        return min(times[1:] or times), sum(times)
 
     def _pace(self) -> None:
         """Wait for a GPU that is too far behind."""
@@ -226,15 +242,17 @@ class SharedDenoiser:
 
     def _key(self, call: Call) -> str:
         """What the time of a forward depends on: this hardware, this architecture, these shapes. Not the weights."""
+        compiled = self._compiled is not None and (self._loading or bool(call.shape.compiled))
         config = getattr(self.module, "config", {})
         architecture = {name: value for name, value in dict(config).items() if not name.startswith("_")}
         weight = next(parameter for parameter in self.module.parameters() if parameter.dim() > 1)
         parts = (
+            type(self.module).__name__,
             json.dumps(architecture, sort_keys=True, default=str),
-            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            device_name(self.device),
             str(weight.dtype),
             str(call.arguments[0].kind),
-            str((weight.stride(), torch.get_num_threads(), torch.__version__, self._compiled is not None)),
+            str((weight.stride(), torch.get_num_threads(), torch.__version__, compiled)),
             str(sorted({type(each).__name__ for each in getattr(self.module, "attn_processors", {}).values()})),
         )
         return f"{call.label[0]}x{call.label[1]} {hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"

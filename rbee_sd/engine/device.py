@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ WORKING_MEMORY = 2 << 30
 """Bytes that are left for forwards when another model is loaded; an eighth of all where that is less."""
 CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux has control groups, version 2. In a container that is the container's own."""
+PROCESSORS = Path("/proc/cpuinfo")
+"""What Linux says of each."""
 OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """What errors say that have no class of their own."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -43,6 +46,19 @@ def choose_device(wanted: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"there is no device '{wanted}' here; try device auto") from error
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself: the model of the GPU or of the processor, as far as the system says it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = PROCESSORS.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    # Linux gives no `processor`, other systems have no such file, and on ARM it names none.
+    return f"{device.type} {next(names, platform.processor() or platform.machine())}"
 
 
 def choose_dtype(wanted: str, device: torch.device, half: str = "float16") -> torch.dtype:

@@ -17,6 +17,7 @@ import torch
 
 from rbee_sd.engine import inputs, outputs
 from rbee_sd.engine.calls import Call, Stage
+from rbee_sd.engine.compiled import CompileError
 from rbee_sd.engine.denoiser import SharedDenoiser
 from rbee_sd.engine.device import is_out_of_memory, memory, raise_if_lost, release, to_host
 from rbee_sd.engine.families import Family
@@ -98,6 +99,10 @@ class Diffusion:
         """See `Pipeline`. Goes as far as the first forward of a job as the model wants it."""
         try:
             return self._measure()
+        except CompileError as error:
+            log.exception("%s cannot be compiled", self._name)
+            text = f"the model {self._name} cannot be compiled here ({error}); the worker's log says more"
+            raise ModelError(f"{text}, and compile = false does without") from error
         except Exception as error:
             if is_out_of_memory(error):
                 raise MemoryError from error
@@ -110,7 +115,7 @@ class Diffusion:
         call = self.first_call(Generate("", "", "", 0, operation=next(iter(self._pipes))))
         while not self.denoiser.settled(call):
             self.denoiser.measure(call)
-        self.denoiser.loaded()
+        self.denoiser.loaded(call)
         curve = self.curve_of(call)
         self._capacity = max(1, min(self._max_jobs, curve.cap))
         return curve

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from rbee_sd.engine import device as module
-from rbee_sd.engine.device import DTYPES, choose_device, choose_dtype, free_memory, raise_if_lost, set_threads
+from rbee_sd.engine.device import (
+    DTYPES,
+    choose_device,
+    choose_dtype,
+    device_name,
+    free_memory,
+    raise_if_lost,
+    set_threads,
+)
 from rbee_sd.engine.loading import load
 from rbee_sd.engine.pipeline import DeviceLostError, ModelError
 from rbee_sd.settings import Settings
@@ -104,3 +112,17 @@ def test_a_device_that_answers_no_more_after_an_error_is_lost(monkeypatch: pytes
     with pytest.raises(DeviceLostError) as lost:
         raise_if_lost(error, device)
     assert lost.value.__cause__ is error
+
+
+def test_a_cpu_is_called_what_linux_calls_it_and_else_what_python_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processors = tmp_path / "cpuinfo"
+    monkeypatch.setattr(module, "PROCESSORS", processors)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert device_name(torch.device("cpu")) == "cpu riscv64"
+    processors.write_text("processor\t: 0\nBogoMIPS\t: 50.00\nCPU part\t: 0xd0c\n")
+    assert device_name(torch.device("cpu")) == "cpu riscv64"
+    processors.write_text("processor\t: 0\nmodel name\t: Quick (R) 9: 3 GHz\nprocessor\t: 1\nmodel name\t: other\n")
+    assert device_name(torch.device("cpu")) == "cpu Quick (R) 9: 3 GHz"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -26,7 +25,6 @@ from rbee_sd.messages import TRANSFORM, Curve, Failed, Finished, Generate, Progr
 from tests.engine import tiny
 from tests.engine.bench import (
     DEADLINE,
-    TOLERANCE,
     Bench,
     alone,
     before_each_forward,
@@ -36,7 +34,6 @@ from tests.engine.bench import (
     picture,
     work,
 )
-from tests.engine.test_company import memory_for
 from tests.engine.test_families import assert_as_alone, engine_over, inputs_of, run_staggered, watched_rows
 
 ALIKE = 3
@@ -68,7 +65,6 @@ def crowd(model: Diffusion) -> list[Generate]:
     ids=str,
 )
 def test_every_setting_paints_the_same_in_company_as_alone(model: Diffusion, setting: dict[str, Any]) -> None:
-    torch._dynamo.reset()
     loaded = load(config("demo", **setting))
     works = crowd(loaded)
     with engine_over(loaded) as bench:
@@ -90,47 +86,6 @@ def test_settings_for_unets_do_not_hurt_transformers(tmp_path: Path, kind: str) 
     folder = tiny.write(kind, tmp_path / kind)
     expected = picture(load(config(folder, channels_last=False)))
     assert difference(picture(load(config(folder, attention="plain"))), expected) <= ALIKE
-    torch._dynamo.reset()
-    assert difference(picture(load(config(folder, compiler="eager"))), expected) <= ALIKE
-
-
-def test_a_compiled_model_sees_only_powers_of_two(model: Diffusion) -> None:
-    torch._dynamo.reset()
-    loaded = load(config("demo", compiler="eager"))
-    for jobs in (1, 2, 3):
-        seen: list[int] = []
-        run = loaded.denoiser._compiled
-        assert run is not None
-
-        def note(run: Callable[..., Any] = run, seen: list[int] = seen, **named: Any) -> Any:
-            seen.append(len(named["sample"]))
-            return run(**named)
-
-        loaded.denoiser._compiled = note
-        with engine_over(loaded) as bench:
-            works = [work(f"job{n}", seed=n, steps=2) for n in range(jobs)]
-            bench.run(*works)
-            loaded.denoiser._compiled = run
-            assert seen == [1 << (2 * jobs - 1).bit_length()] * 2
-            for each in works:
-                assert difference(bench.picture(each.job_id), picture(model, seed=each.seed, steps=2)) <= TOLERANCE
-
-
-def test_a_compiled_model_may_write_over_what_it_has_returned(model: Diffusion) -> None:
-    torch._dynamo.reset()
-    loaded = load(config("demo", compiler="eager"))
-    buffers: dict[Any, torch.Tensor] = {}
-
-    def run(**named: Any) -> tuple[torch.Tensor]:
-        # As CUDA graphs do.
-        (result,) = loaded.denoiser.module(**named)
-        buffer = buffers.setdefault(result.shape, torch.empty_like(result))
-        return (buffer.copy_(result),)
-
-    loaded.denoiser._compiled = run
-    # Halves of one call are done one after the other.
-    with memory_for(loaded, 1):
-        assert difference(picture(loaded), picture(model)) <= TOLERANCE
 
 
 def test_with_one_row_every_call_is_alone_and_gives_the_bytes_it_gives_alone() -> None:
@@ -273,6 +228,42 @@ def test_a_new_size_is_measured_behind_its_forwards_and_told_once(tmp_path: Path
     with engine_over(again) as bench:
         bench.run(work("a", steps=6))
         assert not bench.heard(Curve)
+
+
+def test_a_size_that_was_measured_for_as_long_as_jobs_can_wait_is_not_measured_on_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"max_rows": 0, "measured_rows": 32, "curves": str(tmp_path / "curves.json")}
+    monkeypatch.setattr("rbee_sd.engine.denoiser.LATE_BUDGET", 1e-9)
+    first = load(config("demo", **changes))
+    first.denoiser._loading = False
+    assert first.knee(first.first_call(work()), 32) is not None
+    again = load(config("demo", **changes))
+    again.denoiser._loading = False
+    assert again.denoiser.settled(again.first_call(work()))
+    # While it is loaded there is more time.
+    third = load(config("demo", **changes))
+    assert not third.denoiser.settled(third.first_call(work()))
+
+
+def test_what_was_measured_on_another_processor_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"max_rows": 0, "measured_rows": 1, "curves": str(tmp_path / "curves.json")}
+    load(config("demo", **changes)).warm_up()
+    here = load(config("demo", **changes))
+    assert here.denoiser.settled(here.first_call(work(width=128, height=128)))
+    monkeypatch.setattr("rbee_sd.engine.denoiser.device_name", lambda _: "cpu another")
+    there = load(config("demo", **changes))
+    assert not there.denoiser.settled(there.first_call(work(width=128, height=128)))
+
+
+def test_what_is_known_of_sizes_does_not_grow_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee_sd.engine.shapes.KEPT", 3)
+    loaded = load(config("demo", max_rows=0))
+    for width in range(64, 128, 8):
+        loaded.denoiser.cap(loaded.first_call(work(width=width)))
+    assert len(loaded.denoiser._shapes) == 3
 
 
 def test_measuring_is_not_counted_and_changes_no_picture(model: Diffusion) -> None:

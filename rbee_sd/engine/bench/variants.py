@@ -36,13 +36,20 @@ def measure(
     found: dict[str, dict[str, float] | str] = {}
     for name, change in CHANGES.items():
         try:
-            found[name] = _ratios(model, opened(replace(config, **change)), rows, rounds)
+            found[name] = _ratios(model, _as_served(replace(config, max_rows=max(rows), **change)), rows, rounds)
         except Exception as error:
             found[name] = type(error).__name__
         # Before the next is loaded: two of a large model may be all that fits.
         gc.collect()
         done()
     return found
+
+
+def _as_served(config: EngineConfig) -> Diffusion:
+    """A model as the worker has it: what is to be compiled is compiled by then."""
+    model = opened(config)
+    model.warm_up()
+    return model
 
 
 def _ratios(model: Diffusion, changed: Diffusion, rows: tuple[int, ...], rounds: int) -> dict[str, float]:
@@ -55,7 +62,7 @@ def _ratios(model: Diffusion, changed: Diffusion, rows: tuple[int, ...], rounds:
 
 def _ratio(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> float:
     for _ in range(3):
-        # A compiler takes its time before the first.
+        # The first ones take longer.
         first(), second()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
