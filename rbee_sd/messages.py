@@ -26,7 +26,7 @@ MIN_SIDE = 64
 MULTIPLE = 8
 """Of the sides of what is made, in pixels. `Ready` says whether the model wants a larger multiple."""
 INPUT_FORMATS = ("png", "jpeg", "webp")
-PNG, *_ = FORMATS = ("png", "jpeg", "webp")
+PNG, JPEG, *_ = FORMATS = ("png", "jpeg", "webp")
 """What images are made into."""
 ALPHA, *_ = MASK_MEANS = ("alpha", "white", "black")
 """Which part of a mask is painted anew: the transparent one, the white one or the black one."""
@@ -236,10 +236,14 @@ class Preview(Message):
 
 @dataclass(frozen=True, slots=True)
 class Finished(Message):
-    """Files in the job's format, one for each image. `flagged` names those the model's safety checker blacked out."""
+    """Files in the job's format, one for each image. `flagged` names those the model's safety checker blacked out.
+
+    `thumbnails` are small JPEG files, one for each image or none at all; empty for an image that is small itself.
+    """
 
     job_id: str
     images: tuple[bytes, ...]
+    thumbnails: tuple[bytes, ...] = ()
     flagged: tuple[int, ...] = ()
 
 

@@ -34,7 +34,7 @@ from rbee_sd.http.retries import Retries
 from rbee_sd.http.routes import make_application
 from rbee_sd.http.sdapi.callers import Callers
 from rbee_sd.jobs.dispatcher import MAX_ATTEMPTS, Dispatcher
-from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.images import FOLDER, ImageFiles
 from rbee_sd.jobs.job import Job
 from rbee_sd.jobs.registry import JobRegistry
 from rbee_sd.jobs.runner import Runner
@@ -76,7 +76,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self.store = Store(self._state_dir / DATABASE)
-        self.images = ImageFiles(self._state_dir / "images")
+        self.images = ImageFiles(self._state_dir / FOLDER)
         self.registry = JobRegistry(
             self.store,
             self.images,

@@ -327,8 +327,10 @@ class Diffusion:
         keep = None if plan.inputs.mask is None else (plan.inputs.image, plan.inputs.mask, plan.work.mask_blur)
         made_by = recipe(plan, seed, self._name, negative=self._family.negative)
 
-        def encode() -> bytes:
-            return outputs.picture_file(pixels(), made_by, keep, plan.work.format, plan.work.quality)
+        def encode() -> tuple[bytes, bytes]:
+            image = outputs.composed(pixels(), keep)
+            file = outputs.picture_file(image, made_by, plan.work.format, plan.work.quality)
+            return file, outputs.thumbnail_jpeg(image)
 
         return Picture(encode, bool(flags[0]))
 

@@ -3,7 +3,8 @@
 Runs in the engine process when the setting `fake_pipeline` names the folder. A fault is on while a file of its
 name is there; a file that holds the word `once` is removed as its fault happens. `slow` and `slow-start` hold
 seconds (per step, and before a model is ready), `model-failed` may hold the name of the one model that fails,
-`model-NAME` what the model NAME says of itself, as JSON of the fields of `Ready`.
+`model-NAME` what the model NAME says of itself, as JSON of the fields of `Ready`. While there is a file `noise`,
+pictures and previews are as hard to compress as photographs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
 from rbee_sd.engine.calls import Call, park
@@ -32,6 +33,12 @@ SIDE = 64
 STEPS = 20
 CAP = 16
 """Rows of a forward, of which each image has two."""
+SMALL_SIDE = 256
+"""Pixels of the longer side of previews and thumbnails."""
+CLOUD = 8
+"""Pixels that change colour together."""
+CONTRAST, GRAIN = 30.0, 0.5
+"""Of 256 colours: a PNG of 1024 x 1024 has 1.7 MB then."""
 
 
 class FakePipeline:
@@ -98,9 +105,9 @@ class FakePipeline:
             self._faults(plan.work.job_id)
             report.step(step)
             if step < plan.total and report.wants_preview():
-                report.preview(step, partial(_picture, "JPEG", size, seed))
+                report.preview(step, partial(_small, size, seed + step, self._on("noise")))
         made_by = recipe(plan, seed, self._name, negative=True)
-        return Picture(partial(_picture, plan.work.format, size, seed, parameters(made_by)))
+        return Picture(partial(_picture, plan.work.format, size, seed, self._on("noise"), parameters(made_by)))
 
     def forget(self, job_id: str) -> None:
         """See `Pipeline`."""
@@ -181,10 +188,30 @@ class FakePipeline:
             return None
 
 
-def _picture(kind: str, size: tuple[int, int], seed: int, settings: str = "") -> bytes:
-    """A file in the seed's colour; of a PNG, also with the text that says how it was made."""
+def _picture(kind: str, size: tuple[int, int], seed: int, noise: bool, settings: str) -> tuple[bytes, bytes]:
+    """A file in the seed's colour; of a PNG, also with the text that says how it was made. And its thumbnail."""
     file = io.BytesIO()
     info = PngInfo()
     info.add_text("parameters", settings)
-    Image.new("RGB", size, (seed % 256, seed // 256 % 256, seed // 65536 % 256)).save(file, kind, pnginfo=info)
+    _painted(size, seed, noise).save(file, kind, pnginfo=info)
+    return file.getvalue(), _small(size, seed, noise) if max(size) > SMALL_SIDE else b""
+
+
+def _small(size: tuple[int, int], seed: int, noise: bool) -> bytes:
+    file = io.BytesIO()
+    share = min(1.0, SMALL_SIDE / max(size))
+    _painted((int(size[0] * share), int(size[1] * share)), seed, noise).save(file, "JPEG")
     return file.getvalue()
+
+
+def _painted(size: tuple[int, int], seed: int, noise: bool) -> Image.Image:
+    if noise:
+        return Image.merge("RGB", [_noise(size) for _ in range(3)])
+    return Image.new("RGB", size, (seed % 256, seed // 256 % 256, seed // 65536 % 256))
+
+
+def _noise(size: tuple[int, int]) -> Image.Image:
+    """One band: soft clouds with a grain."""
+    width, height = size
+    clouds = Image.effect_noise((width // CLOUD, height // CLOUD), CONTRAST).resize(size, Image.Resampling.BICUBIC)
+    return ImageChops.add(clouds, Image.effect_noise(size, GRAIN), offset=-128)

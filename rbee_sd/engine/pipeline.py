@@ -52,12 +52,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished image. `encode` makes its file, in the job's format.
+    """A finished image. `encode` makes its file, in the job's format, and that of its thumbnail.
 
-    It may be called in another thread, and blocks it.
+    It may be called in another thread, and blocks it. See `Finished` about thumbnails.
     """
 
-    encode: Callable[[], bytes]
+    encode: Callable[[], tuple[bytes, bytes]]
     flagged: bool = False
 
 

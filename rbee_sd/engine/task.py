@@ -50,7 +50,7 @@ class Task:
         self._inputs: object = None
         self._steps = [0] * work.count
         self._step = 0
-        self._files: dict[int, bytes] = {}
+        self._files: dict[int, tuple[bytes, bytes]] = {}
         self._flagged: set[int] = set()
         self._previewing = False
         self._previews = [0] * work.count
@@ -165,13 +165,13 @@ class Task:
             self._flagged.add(index)
         self._encoder.submit(picture.encode, partial(self._encoded, index), self.fail)
 
-    def _encoded(self, index: int, file: bytes) -> None:
-        self._files[index] = file
+    def _encoded(self, index: int, files: tuple[bytes, bytes]) -> None:
+        self._files[index] = files
         if len(self._files) < self.work.count:
             return
-        images = tuple(self._files[each] for each in range(self.work.count))
+        images, thumbnails = zip(*(self._files[each] for each in range(self.work.count)), strict=True)
         try:
-            self._end(Finished(self.work.job_id, images, tuple(sorted(self._flagged))))
+            self._end(Finished(self.work.job_id, images, thumbnails, tuple(sorted(self._flagged))))
         except ProtocolError:
             log.exception("%s: its result does not fit a message", self.work.job_id)
             text = "the result is too large to be handed over; ask for fewer or smaller images"

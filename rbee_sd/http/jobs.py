@@ -17,7 +17,7 @@ from rbee_sd.operations.table import models_of
 PAGE = 50
 LARGEST_PAGE = 200
 STATES = ("", *map(str, State))
-FORGET = ("false", "true")
+FALSE_OR_TRUE = ("false", "true")
 
 
 class SubmitHandler(BodyHandler):
@@ -114,7 +114,7 @@ class CancellableJobHandler(JobHandler):
                 Parameter(
                     "forget",
                     "`true`: cancel nothing, but remove a job that has ended, with its images.",
-                    {"enum": list(FORGET), "default": FORGET[0]},
+                    {"enum": list(FALSE_OR_TRUE), "default": FALSE_OR_TRUE[0]},
                 ),
             ),
         ),
@@ -123,7 +123,7 @@ class CancellableJobHandler(JobHandler):
     async def delete(self, job_id: str) -> None:
         """Cancel; no effect on a job that has ended. With `?forget=true` an ended one is removed with its images."""
         registry = self.context.registry
-        forget = self.choice("forget", FORGET) == "true"
+        forget = self.choice("forget", FALSE_OR_TRUE) == "true"
         job = await registry.recall(job_id)
         if forget:
             await registry.forget(job)
@@ -154,13 +154,22 @@ class ImageHandler(BaseHandler):
                 304: Answer("The client has it.", headers=("ETag",)),
             },
             errors=(404, 409, 410, 503),
-            parameters=(IF_NONE_MATCH,),
+            parameters=(
+                Parameter(
+                    "thumbnail",
+                    "`true`: a small JPEG of it, at most 256 pixels on its longer side; of an image that is no larger, "
+                    "or was made before there were thumbnails, the file itself.",
+                    {"enum": list(FALSE_OR_TRUE), "default": FALSE_OR_TRUE[0]},
+                ),
+                IF_NONE_MATCH,
+            ),
         )
     }
 
     async def get(self, job_id: str, number: str = "0") -> None:
         """The file's bytes; 304 when the client has them."""
         registry = self.context.registry
+        small = self.choice("thumbnail", FALSE_OR_TRUE) == "true"
         job = await registry.recall(job_id)
         await registry.closed(job)
         if not job.state.terminal:
@@ -171,6 +180,8 @@ class ImageHandler(BaseHandler):
                 404, "image_not_found", f"the job {job.state} with {len(images)} images; there is no such"
             )
         image = images[int(number)]
+        if small and image.thumbnail is not None:
+            image = image.thumbnail
         self.set_header("Content-Type", f"image/{image.format}")
         self.set_header("Cache-Control", "private, max-age=31536000, immutable")
         self.set_header("Etag", image.etag)

@@ -244,7 +244,7 @@ class Dispatcher:
 
     async def _save(self, job: Job, message: Finished) -> None:
         try:
-            files = await self._registry.images.save(job.id, message.images, job.order.format)
+            files = await self._registry.images.save(job.id, message.images, job.order.format, message.thumbnails)
         except Exception as error:
             # Also what is no fault of the disk, no memory or no thread: the job must end in any case.
             reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Finished images, as files: `FOLDER/<job id>/<n>.png`, or `.jpeg`, or `.webp`.
+"""Finished images, as files: `FOLDER/<job id>/<n>.png`, or `.jpeg`, or `.webp`; beside it `<n>.thumbnail.jpeg`.
 
 Called from the front's IOLoop thread; the blocking work runs on one thread of its own. A file appears under its
 name only when all of it is on disk (written aside, synced, renamed).
@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from rbee_sd.messages import PNG
+from rbee_sd.messages import JPEG, PNG
 
 T = TypeVar("T")
 
+FOLDER = "images"
+"""In the state folder."""
 PART = ".part"
+THUMBNAIL = "thumbnail.jpeg"
 ID = re.compile(r"job_[\w-]+", re.ASCII)
 OURS = re.compile(r"job_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.part)?")
 """Names of the folders made here; what else lies there is somebody else's."""
@@ -31,13 +34,15 @@ OURS = re.compile(r"job_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.part)?")
 class ImageFile:
     """One image on disk. `etag` is a quoted hash of its bytes, as HTTP wants it; `size` is theirs.
 
-    `format` is one of `messages.FORMATS`.
+    `format` is one of `messages.FORMATS`. `thumbnail` is a small JPEG of it; None when it is small itself, or is from
+    before there were any.
     """
 
     path: Path
     etag: str
     size: int
     format: str
+    thumbnail: ImageFile | None = None
 
 
 class OpenImage:
@@ -79,13 +84,25 @@ class ImageFiles:
                 shutil.rmtree(self._folder / name, ignore_errors=True)
         return [name for name in left if not name.endswith(PART)]
 
-    def file(self, job_id: str, number: int, etag: str, size: int, kind: str = PNG) -> ImageFile:
-        """What is known of an image that was saved, in a format that is PNG unless there is word of it."""
-        return ImageFile(self._folder / job_id / f"{number}.{kind}", etag, size, kind)
+    def file(self, job_id: str, number: int, etag: str, size: int, kind: str = PNG, small: int = 0) -> ImageFile:
+        """What is known of an image that was saved, in a format that is PNG unless there is word of it.
 
-    async def save(self, job_id: str, images: Sequence[bytes], kind: str = PNG) -> list[ImageFile]:
-        """Store a job's images, which are of this format, all or none. Raises `OSError`."""
-        return await self._call(self._write, job_id, images, kind)
+        Its thumbnail has `small` bytes; 0: there is none.
+        """
+        folder = self._folder / job_id
+        # The two are made together, so what names the one names the other.
+        tag = f'{etag[:-1]}-thumbnail"'
+        thumbnail = ImageFile(folder / f"{number}.{THUMBNAIL}", tag, small, JPEG) if small else None
+        return ImageFile(folder / f"{number}.{kind}", etag, size, kind, thumbnail)
+
+    async def save(
+        self, job_id: str, images: Sequence[bytes], kind: str = PNG, thumbnails: Sequence[bytes] = ()
+    ) -> list[ImageFile]:
+        """Store a job's images, which are of this format, all or none. Raises `OSError`.
+
+        Of `thumbnails`, one for each or none at all, those that are empty are left out.
+        """
+        return await self._call(self._write, job_id, images, kind, thumbnails or [b""] * len(images))
 
     async def open(self, image: ImageFile) -> OpenImage:
         """Open an image for reading. Raises `OSError` when the file is gone."""
@@ -117,12 +134,15 @@ class ImageFiles:
         self._opened.add(file)
         return file
 
-    def _write(self, job_id: str, images: Sequence[bytes], kind: str) -> list[ImageFile]:
+    def _write(self, job_id: str, images: Sequence[bytes], kind: str, thumbnails: Sequence[bytes]) -> list[ImageFile]:
         aside, final = self._folder / f"{job_id}{PART}", self._folder / job_id
+        pairs = list(zip(images, thumbnails, strict=True))
         try:
             aside.mkdir()
-            for number, image in enumerate(images):
+            for number, (image, small) in enumerate(pairs):
                 _write_synced(aside / f"{number}.{kind}", image)
+                if small:
+                    _write_synced(aside / f"{number}.{THUMBNAIL}", small)
             _sync_folder(aside)
             aside.rename(final)
         except OSError:
@@ -134,8 +154,8 @@ class ImageFiles:
             shutil.rmtree(final, ignore_errors=True)
             raise
         return [
-            self.file(job_id, number, f'"{hashlib.sha256(image).hexdigest()[:32]}"', len(image), kind)
-            for number, image in enumerate(images)
+            self.file(job_id, number, f'"{hashlib.sha256(image).hexdigest()[:32]}"', len(image), kind, len(small))
+            for number, (image, small) in enumerate(pairs)
         ]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from rbee_sd.jobs.event_log import Event, EventLog
-from rbee_sd.jobs.images import ImageFiles
+from rbee_sd.jobs.images import ImageFile, ImageFiles
 from rbee_sd.jobs.job import Job, Order, State
 from rbee_sd.jobs.tables import Record
 from rbee_sd.messages import Generate
@@ -60,14 +60,18 @@ def ended_record(job: Job, last: Event, clock: float) -> Record:
     outcome |= {
         "queue_s": job.queue_s,
         "run_s": job.run_s,
-        "files": [(file.etag, file.size, file.format) for file in job.files],
+        "files": [(file.etag, file.size, file.format, _small(file)) for file in job.files],
     }
     record.outcome = orjson.dumps(outcome)
     events = [*job.log.after(0), (job.log.last + 1, last)]
     record.events = zlib.compress(orjson.dumps([(number, each.name, each.data.decode()) for number, each in events]))
-    record.bytes = sum(file.size for file in job.files)
+    record.bytes = sum(file.size + _small(file) for file in job.files)
     record.ended = clock
     return record
+
+
+def _small(file: ImageFile) -> int:
+    return 0 if file.thumbnail is None else file.thumbnail.size
 
 
 def job_of(record: Record, feed: EventLog, images: ImageFiles, run: int = 0) -> Job:

@@ -15,6 +15,7 @@ import { byId, make, say } from "./dom.js";
 
 const PAGE = 100;
 const AHEAD = 3; // screens of tiles that are known before they are in sight
+const AROUND = 2; // rows above and below those in sight whose pictures are fetched already
 const GAP = 8;
 const NARROWEST = 128;
 
@@ -23,8 +24,11 @@ export class Gallery {
   #items = [];
   /** @type {string | null} where the worker's list goes on; null at its end */
   #next = "";
+  /** @type {string | null | undefined} while the list is read from its beginning again: where it had gone on before */
+  #end;
   #loading = false;
   #planned = false;
+  #grid = "";
   /** @type {Map<string, HTMLElement>} the tiles that are in the page */
   #tiles = new Map();
 
@@ -37,8 +41,9 @@ export class Gallery {
     this.list.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#move(event));
   }
 
-  /** Read the list from its beginning. */
+  /** Read the list from its beginning, as far as it has news. */
   async load() {
+    if (this.#next !== "" && this.#end === undefined) this.#end = this.#next;
     this.#next = "";
     await this.#more();
   }
@@ -49,7 +54,7 @@ export class Gallery {
     if (!job?.images.length || this.#items.some((item) => item.job.job_id === id)) return;
     // One that is older than all that are known comes with the rest of the list.
     const last = this.#items[this.#items.length - 1];
-    if (last && this.#next !== null && job.created_at < last.job.created_at) return;
+    if (last && !this.#whole && job.created_at < last.job.created_at) return;
     this.#take([job]);
   }
 
@@ -69,17 +74,31 @@ export class Gallery {
     return this.#items[this.#items.findIndex((each) => each.key === item.key) + by];
   }
 
+  /** Whether all is known, or was before the list is read again. */
+  get #whole() {
+    return this.#next === null || this.#end === null;
+  }
+
   async #more() {
-    if (this.#loading || this.#next === null) return;
+    const from = this.#next;
+    if (this.#loading || from === null) return;
     this.#loading = true;
     try {
-      const { jobs, next } = await get(`/v1/jobs?state=completed&limit=${PAGE}${this.#next ? `&before=${this.#next}` : ""}`);
+      const { jobs, next } = await get(`/v1/jobs?state=completed&limit=${PAGE}${from ? `&before=${from}` : ""}`);
+      const before = this.#items.length;
       this.#take(jobs);
-      this.#next = next;
+      // Meanwhile it may have been told to begin again.
+      if (this.#next === from) {
+        // What follows a page without news is known.
+        const met = this.#end !== undefined && next !== null && this.#items.length === before;
+        this.#next = met ? this.#end ?? null : next;
+        if (met || next === null) this.#end = undefined;
+      }
     } catch (error) {
-      // The next scroll, or the next connection, tries again; from the first, if the last one seen is forgotten.
+      // The next scroll, or the next connection, tries again; from further up, if the last one seen is forgotten.
       if (!(error instanceof Refused) || ![404, 410].includes(error.status)) return;
-      this.#next = "";
+      const place = this.#items.findIndex((item) => item.job.job_id === from);
+      if (this.#next === from) this.#next = this.#items[(place < 0 ? this.#items.length : place) - PAGE]?.job.job_id ?? "";
     } finally {
       this.#loading = false;
     }
@@ -105,7 +124,7 @@ export class Gallery {
   #lay() {
     const count = this.#items.length;
     byId("gallery-empty").hidden = count > 0 || this.#next !== null;
-    say(byId("gallery-count"), count ? `${count}${this.#next === null ? "" : " or more"}` : "");
+    say(byId("gallery-count"), count ? `${count}${this.#whole ? "" : " or more"}` : "");
     const { top, width } = this.list.getBoundingClientRect();
     const across = Math.max(2, Math.floor((width + GAP) / (NARROWEST + GAP)));
     const side = (width - GAP * (across - 1)) / across;
@@ -113,32 +132,42 @@ export class Gallery {
     this.across = across;
     this.row = row;
     this.list.style.height = `${Math.ceil(count / across) * row}px`;
-    const first = Math.max(0, Math.floor(-top / row) - 1) * across;
+    const first = Math.max(0, Math.floor(-top / row) - AROUND) * across;
     // Some are there also when the gallery is out of sight: the Tab key finds its way.
-    const last = Math.min(count, Math.max(2, Math.ceil((innerHeight - top) / row) + 1) * across);
+    const last = Math.min(count, Math.max(2, Math.ceil((innerHeight - top) / row) + AROUND) * across);
+    const known = this.#whole ? count : -1;
+    const grid = `${across} ${side} ${known}`;
+    const moved = grid !== this.#grid;
+    this.#grid = grid;
     const wanted = new Set();
     for (let place = first; place < last; place++) {
       const item = this.#items[place];
       wanted.add(item.key);
       const tile = this.#tiles.get(item.key) ?? this.#tile(item);
+      // Most stay as they are while one scrolls.
+      if (!moved && tile.dataset.place === String(place)) continue;
       tile.dataset.place = String(place);
       tile.setAttribute("aria-posinset", String(place + 1));
-      tile.setAttribute("aria-setsize", String(this.#next === null ? count : -1));
+      tile.setAttribute("aria-setsize", String(known));
       tile.style.width = tile.style.height = `${side}px`;
       tile.style.transform = `translate(${(place % across) * row}px, ${Math.floor(place / across) * row}px)`;
     }
     for (const [key, tile] of this.#tiles) {
       if (wanted.has(key)) continue;
+      // What is not there yet gives way to what is in sight.
+      /** @type {HTMLImageElement} */ (tile.querySelector("img")).src = "";
       tile.remove();
       this.#tiles.delete(key);
     }
-    if (count - last < across * Math.ceil(innerHeight / row) * AHEAD) void this.#more();
+    if (this.#end !== undefined || count - last < across * Math.ceil(innerHeight / row) * AHEAD) void this.#more();
   }
 
   #tile(/** @type {Item} */ item) {
-    const image = make("img", { alt: item.job.request?.prompt ?? "", decoding: "async", draggable: true });
-    show(image, item.url).catch(() => {});
-    const tile = make("li", {}, make("button", { type: "button", title: item.job.request?.prompt ?? "", onclick: () => this.open(item) }, image));
+    const image = make("img", { alt: item.job.request?.prompt ?? "", decoding: "async", draggable: false });
+    show(image, `${item.url}?thumbnail=true`).catch(() => {});
+    // What is dragged is the picture itself, not what stands for it here.
+    const ondragstart = (/** @type {DragEvent} */ event) => event.dataTransfer?.setData("text/uri-list", new URL(item.url, location.href).href);
+    const tile = make("li", { draggable: true, ondragstart }, make("button", { type: "button", title: item.job.request?.prompt ?? "", onclick: () => this.open(item) }, image));
     this.#tiles.set(item.key, tile);
     this.list.append(tile);
     return tile;

@@ -7,8 +7,10 @@ import os
 import shutil
 import sqlite3
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from selenium.webdriver import Keys
 
 from tests.browser.conftest import MakePage
@@ -167,26 +169,100 @@ def test_a_png_that_says_nothing_changes_nothing(page: Page) -> None:
     assert page.get("prompt").get_attribute("value") == "mine"
 
 
-def test_thousands_of_pictures_are_scrolled_through_with_a_screenful_in_the_page(
-    make_page: MakePage, tmp_path: Path
-) -> None:
-    page = make_page(drain_timeout=0)
-    page.open()
+def test_the_gallery_shows_thumbnails_of_what_is_large_and_gives_the_whole_picture(page: Page) -> None:
+    page.type("width", "512")
+    page.type("height", "512")
     make(page, "a red circle")
-    page.leave()
-    page.worker.process.terminate()
-    page.worker.wait()
-    multiply(tmp_path / "state0", 5000)
+    wide = "return document.querySelector(arguments[0])?.naturalWidth"
+    until(lambda: page.run(wide, "#tiles img") == 256)
+    dragged = """
+        const data = new DataTransfer();
+        document.querySelector("#tiles li").dispatchEvent(new DragEvent("dragstart", {dataTransfer: data}));
+        return data.getData("text/uri-list");
+    """
+    url = page.run(dragged)
+    assert page.fetch("/v1/jobs")["jobs"][0]["images"][0]["url"] in url
+    assert "thumbnail" not in url
+    open_tile(page, 0)
+    until(lambda: page.run(wide, "#viewer img") == 512)
+
+
+MakeFull = Callable[[int], Page]
+
+
+@pytest.fixture
+def make_full(make_page: MakePage, tmp_path: Path) -> MakeFull:
+    """The page of a worker that has so many pictures, open: `make_full(5000)`."""
+
+    def full(pictures: int) -> Page:
+        page = make_page(drain_timeout=0)
+        page.open()
+        make(page, "a red circle")
+        page.leave()
+        page.worker.process.terminate()
+        page.worker.wait()
+        multiply(tmp_path / "state0", pictures)
+        page.restart()
+        page.open()
+        until(lambda: page.all("#tiles li"))
+        return page
+
+    return full
+
+
+def at_the_end(page: Page, pictures: int) -> bool:
+    """Whether going to the end of the gallery has come to the last of so many."""
+    page.run("scrollTo(0, document.body.scrollHeight)")
+    return page.text("gallery-count") == str(pictures) and bool(page.all(f'#tiles [data-place="{pictures - 1}"]'))
+
+
+def count_lists(page: Page) -> None:
+    """Have the page keep the statuses of the lists that it asks for, in `lists`."""
+    page.run("""
+        window.lists = [];
+        const real = fetch;
+        window.fetch = async (path, options) => {
+            const answer = await real(path, options);
+            if (path.includes("state=completed")) window.lists.push(answer.status);
+            return answer;
+        };
+    """)
+
+
+def test_the_gallery_goes_on_when_the_last_picture_it_knew_was_deleted_elsewhere(make_full: MakeFull) -> None:
+    page = make_full(350)
+    page.expected.append("status of 410")
+    # The one that was made by this page is the oldest.
+    until(lambda: page.text("gallery-count") == "201 or more")
+    last = page.fetch("/v1/jobs?state=completed&limit=200")["next"]
+    forget = "fetch(`/v1/jobs/${arguments[0]}?forget=true`, {method: 'DELETE'}).then(() => arguments[1]())"
+    page.driver.execute_async_script(forget, last)
+    count_lists(page)
+    until(lambda: at_the_end(page, 350))
+    assert page.run("return lists") == [410, 200, 200, 200]
+
+
+def test_a_gallery_that_is_known_is_not_read_again_after_a_restart(make_full: MakeFull) -> None:
+    page = make_full(550)
+    page.expected += ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET"]
+    until(lambda: at_the_end(page, 550))
+    place = page.run("return scrollY")
+    count_lists(page)
     page.restart()
-    page.open()
-    until(lambda: page.all("#tiles li"))
+    until(lambda: page.run("return lists") and page.text("gallery-count") == "550")
+    assert page.run("return lists") == [200]
+    assert page.run("return scrollY") == place
+
+
+def test_thousands_of_pictures_are_scrolled_through_with_a_screenful_in_the_page(make_full: MakeFull) -> None:
+    page = make_full(5000)
     most = 0
 
     def scrolled_to_the_end() -> bool:
         nonlocal most
-        page.run("scrollTo(0, document.body.scrollHeight)")
+        found = at_the_end(page, 5000)
         most = max(most, int(page.run("return document.querySelectorAll('#tiles li').length")))
-        return page.text("gallery-count") == "5000" and bool(page.all('#tiles [data-place="4999"]'))
+        return found
 
     until(scrolled_to_the_end)
     assert most < 150

@@ -23,7 +23,7 @@ from rbee_sd.engine import inputs
 from rbee_sd.engine.device import Stopwatch
 from rbee_sd.engine.diffusion import Diffusion
 from rbee_sd.engine.loading import load
-from rbee_sd.engine.outputs import PREVIEW_SIDE, picture_file, preview_jpeg
+from rbee_sd.engine.outputs import SMALL_SIDE, picture_file, preview_jpeg, thumbnail_jpeg
 from rbee_sd.engine.pipeline import GenerationError, ModelError
 from rbee_sd.engine.previews import Previews, scaled
 from rbee_sd.engine.recipe import parameters
@@ -153,28 +153,43 @@ def test_jpeg_and_webp_have_the_parameters_in_their_exif(model: Diffusion, kind:
 @pytest.mark.parametrize("kind", ["jpeg", "webp"])
 def test_less_quality_is_a_smaller_file(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    sizes = [len(picture_file(noise, recipe(), None, kind, quality)) for quality in (1, 50, None, 100)]
+    sizes = [len(picture_file(Image.fromarray(noise), recipe(), kind, quality)) for quality in (1, 50, None, 100)]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) == 4
 
 
 def test_a_prompt_that_no_jpeg_has_room_for_is_left_out_of_it() -> None:
-    black = np.zeros((64, 64, 3), np.uint8)
+    black = Image.new("RGB", (64, 64))
     long = recipe(prompt="🔴" * 10_000, negative_prompt="🔴" * 10_000)
-    with Image.open(io.BytesIO(picture_file(black, long, None, "jpeg"))) as image:
+    with Image.open(io.BytesIO(picture_file(black, long, "jpeg"))) as image:
         assert not image.getexif()
-    assert comment(picture_file(black, recipe(prompt="蓝" * 10_000), None, "jpeg")).startswith("蓝蓝")
+    assert comment(picture_file(black, recipe(prompt="蓝" * 10_000), "jpeg")).startswith("蓝蓝")
 
 
 def test_a_preview_is_small_and_keeps_the_shape() -> None:
     small = np.zeros((8, 16, 3), np.uint8)
     for size, expected in (
-        ((1024, 512), (PREVIEW_SIDE, PREVIEW_SIDE // 2)),
+        ((1024, 512), (SMALL_SIDE, SMALL_SIDE // 2)),
         ((64, 32), (64, 32)),
         ((4096, 8), (256, 1)),
     ):
         with Image.open(io.BytesIO(preview_jpeg(small, *size))) as image:
             assert (image.format, image.size) == ("JPEG", expected)
+
+
+def test_a_thumbnail_is_a_small_jpeg_that_looks_like_the_picture(model: Diffusion) -> None:
+    bench = Bench(model)
+    bench.run(work(width=320, height=64, steps=2, format="webp", count=2))
+    bench.engine.close()
+    (finished,) = bench.heard(Finished)
+    for image, thumbnail in zip(finished.images, finished.thumbnails, strict=True):
+        with Image.open(io.BytesIO(thumbnail)) as small, Image.open(io.BytesIO(image)) as whole:
+            assert (small.format, small.size) == ("JPEG", (SMALL_SIDE, 51))
+            assert np.abs(np.asarray(small, int) - np.asarray(whole.resize(small.size), int)).mean() < 8
+
+
+def test_a_picture_that_is_small_itself_has_no_thumbnail() -> None:
+    assert thumbnail_jpeg(Image.new("RGB", (SMALL_SIDE, 64))) == b""
 
 
 def test_what_is_grey_in_a_mask_is_kept_or_not_as_the_pipelines_take_it(model: Diffusion) -> None:

@@ -26,7 +26,7 @@ def size(png: bytes) -> tuple[int, int]:
 
 def delete_images(folder: Path) -> None:
     """What a careless tidy-up does."""
-    for file in folder.rglob("*.png"):
+    for file in [*folder.rglob("*.png"), *folder.rglob("*.jpeg")]:
         file.unlink()
 
 
@@ -64,6 +64,33 @@ async def test_every_image_of_a_job_can_be_fetched_and_no_other(client: Client) 
     assert len({picture.headers["etag"] for picture in pictures}) == 3
     for number in ("3", "99", "00000000", "1" * 5000, "-1", "x", "0.png", "0/", "..%2f0"):
         error_of(await client.http.get(f"/v1/jobs/{job_id}/images/{number}"), 404)
+
+
+async def test_a_thumbnail_is_a_small_jpeg_of_the_image(client: Client) -> None:
+    job_id = await client.submit(steps=1, width=512, height=256)
+    url = (await client.ended(job_id))["images"][0]["url"]
+    image, small = [await client.http.get(url, params={"thumbnail": word}) for word in ("false", "true")]
+    assert (await client.http.get(url)).content == image.content
+    assert size(image.content) == (512, 256)
+    assert (small.status_code, small.headers["content-type"]) == (200, "image/jpeg")
+    assert int(small.headers["content-length"]) == len(small.content)
+    with Image.open(io.BytesIO(small.content)) as thumbnail:
+        assert (thumbnail.format, thumbnail.size) == ("JPEG", (256, 128))
+    etag = small.headers["etag"]
+    assert etag != image.headers["etag"]
+    headers = {"If-None-Match": etag}
+    assert (await client.http.get(url, params={"thumbnail": "true"}, headers=headers)).status_code == 304
+    assert (await client.http.get(url, headers=headers)).status_code == 200
+
+
+async def test_an_image_that_is_small_itself_is_its_own_thumbnail(client: Client) -> None:
+    job_id = await client.submit(steps=1, width=256, height=64)
+    await client.ended(job_id)
+    answers = [await client.http.get(f"/v1/jobs/{job_id}/image{query}") for query in ("", "?thumbnail=true")]
+    assert answers[0].content == answers[1].content
+    assert answers[1].headers["content-type"] == "image/png"
+    error = error_of(await client.http.get(f"/v1/jobs/{job_id}/image?thumbnail=1"), 400)
+    assert error["errors"][0]["field"] == "thumbnail"
 
 
 async def test_a_client_that_has_the_image_is_not_sent_it_again(client: Client) -> None:

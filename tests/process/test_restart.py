@@ -87,6 +87,26 @@ async def test_running_and_waiting_jobs_go_on_in_their_order_after_a_kill(
     assert data((await again.events(waiting[0]))[-2])["image_base64"] == picture
 
 
+async def test_a_thumbnail_is_there_after_a_kill_counts_as_bytes_and_is_deleted_with_its_job(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker, client = start_worker()
+    await client.ready()
+    job_id = await client.submit(steps=1, width=512, height=512)
+    await client.ended(job_id)
+    path = f"/v1/jobs/{job_id}/images/0"
+    image, small = await client.http.get(path), await client.http.get(f"{path}?thumbnail=true")
+    kill(worker)
+    _, again = start_worker(state_dir=tmp_path / "state0")
+    answer = await again.http.get(f"{path}?thumbnail=true")
+    assert (answer.content, answer.headers["etag"]) == (small.content, small.headers["etag"])
+    metrics = (await again.http.get("/metrics")).text
+    assert f"rbee_sd_images_bytes {len(image.content) + len(small.content)}.0" in metrics
+    await again.http.delete(f"/v1/jobs/{job_id}?forget=true")
+    assert (await again.http.get(f"{path}?thumbnail=true")).status_code == 410
+    await eventually(lambda: not list((tmp_path / "state0" / "images").iterdir()))
+
+
 async def test_what_has_ended_before_a_kill_is_told_as_before(
     start_worker: StartWorker, faults: Faults, tmp_path: Path
 ) -> None:

@@ -53,6 +53,25 @@ async def test_saved_images_are_read_back_in_order(images: ImageFiles, folder: P
     assert contents(folder) == ["job_1", "job_1/0.png", "job_1/1.png", "job_1/2.png"]
 
 
+async def test_thumbnails_lie_beside_their_images_and_go_with_them(images: ImageFiles, folder: Path) -> None:
+    first, second = await images.save("job_1", (b"one", b"two"), "webp", (b"", b"small"))
+    assert first.thumbnail is None
+    assert second.thumbnail is not None
+    assert (second.thumbnail.size, second.thumbnail.format) == (5, "jpeg")
+    assert second.thumbnail.etag != second.etag
+    assert await whole(images, second.thumbnail) == b"small"
+    assert second == images.file("job_1", 1, second.etag, second.size, "webp", 5)
+    assert contents(folder) == ["job_1", "job_1/0.webp", "job_1/1.thumbnail.jpeg", "job_1/1.webp"]
+    images.remove("job_1")
+    await eventually(lambda: not contents(folder))
+
+
+async def test_thumbnails_that_are_not_one_for_each_image_are_not_stored(images: ImageFiles, folder: Path) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        await images.save("job_1", (b"one", b"two"), thumbnails=(b"small",))
+    assert contents(folder) == []
+
+
 async def test_a_file_is_named_after_its_format(images: ImageFiles, folder: Path) -> None:
     for kind in FORMATS:
         (kept,) = await images.save(f"job_{kind}", (b"one",), kind)

@@ -123,8 +123,8 @@ def test_all_messages_of_the_module_are_commands_or_events() -> None:
 @pytest.mark.parametrize("sizes", [(), (0,), (0, 0, 0), (1, 0, 1), (5_000_000,), (1, 3_000_000, 0, 2_000_000)])
 def test_blobs_of_any_size_come_back_in_their_order(sizes: tuple[int, ...]) -> None:
     images = tuple(bytes([number + 1]) * size for number, size in enumerate(sizes))
-    back = decode(encode(Finished("job_1", images, (0,))))
-    assert back == Finished("job_1", images, (0,))
+    back = decode(encode(Finished("job_1", images, images[::-1], (0,))))
+    assert back == Finished("job_1", images, images[::-1], (0,))
     assert isinstance(back, Finished)
     assert all(type(image) is bytes for image in back.images)
 

@@ -302,7 +302,7 @@ async def test_images_of_every_format_are_found_again_and_those_of_before_there_
     run = await begin()
     old = await run.completed()
     new = await run.tried(await run.accept(work=Generate("", "a", "", 5, format="webp")))
-    new.files = await run.images.save(new.id, (b"webp",), new.order.format)
+    new.files = await run.images.save(new.id, (b"webp",), new.order.format, (b"jpeg",))
     run.registry.complete(new)
     await run.registry.settle()
     run.end()
@@ -317,6 +317,8 @@ async def test_images_of_every_format_are_found_again_and_those_of_before_there_
         restored = await run.registry.recall(job.id)
         assert restored.files == job.files
         assert [file.format for file in restored.files] == formats
+    # A thumbnail takes its place on the disk too.
+    assert run.registry.image_bytes == len(b"onetwo") + len(b"webpjpeg")
 
 
 async def test_a_page_reads_no_images_and_no_events(begin: Begin) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -104,7 +103,7 @@ class Ways:
             "model": self._ready.model,
             "loras": [],
         }
-        return outputs.picture_file(np.asarray(image), recipe, None)
+        return outputs.picture_file(image, recipe)
 
     def _engine(self, groups: list[list[Generate]]) -> dict[str, Any]:
         """Groups of jobs, one group after the other, as the engine's own loop does them."""
