@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LATE = 33.4
+"""Milliseconds after the one before it from which on a frame is late: of 60 in a second, one was left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -60,6 +63,19 @@ def steps(name: str, text: str, samples: Sequence[float], aim: float | None = No
         Figure(f"{name}_p50", f"{text}, p50 of {len(samples)}", statistics.median(samples), "steps"),
         Figure(f"{name}_p99", f"{text}, p99", percentile(samples, 99), "steps", aim),
         Figure(f"{name}_worst", f"{text}, worst", max(samples), "steps"),
+    ]
+
+
+def frames(
+    name: str, text: str, gaps: Sequence[float], aim: float | None = None, late_aim: float | None = None
+) -> list[Figure]:
+    """Median, 95th percentile (`aim`), longest of milliseconds between frames, and how many are late (`late_aim`)."""
+    late = 100 * sum(gap > LATE for gap in gaps) / len(gaps)
+    return [
+        Figure(f"{name}_frame_p50_ms", f"{text}, frame to frame, p50 of {len(gaps)}", statistics.median(gaps), "ms"),
+        Figure(f"{name}_frame_p95_ms", f"{text}, frame to frame, p95", percentile(gaps, 95), "ms", aim),
+        Figure(f"{name}_frame_worst_ms", f"{text}, frame to frame, longest", max(gaps), "ms"),
+        Figure(f"{name}_late", f"{text}, frames over {LATE:.0f} ms", late, "%", late_aim),
     ]
 
 

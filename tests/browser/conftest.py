@@ -6,6 +6,7 @@ must be empty, but for answers and lost connections that the test has announced.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import pytest
 from selenium.webdriver import Chrome
 
+from rbee_sd.bench.chromium import start_chromium
 from rbee_sd.settings import flag_name
-from tests.browser.chromium import start_chromium
 from tests.browser.page import Page
 from tests.conftest import Faults
 from tests.process.conftest import WorkerProcess
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +30,13 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def driver(profile: Path) -> Iterator[Chrome]:
+def chromium() -> None:
+    """There is a browser to start, however these tests were called: installed, or said what to install."""
+    subprocess.run([ROOT / "bin" / "browser"], check=True)
+
+
+@pytest.fixture(scope="session")
+def driver(chromium: None, profile: Path) -> Iterator[Chrome]:
     """The browser."""
     driver = start_chromium(profile)
     yield driver

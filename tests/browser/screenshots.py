@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from selenium.webdriver import ActionChains
 
-from tests.browser.chromium import start_chromium
+from rbee_sd.bench.chromium import start_chromium
 from tests.browser.page import Page, until
 from tests.process.conftest import WorkerProcess
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rbee_sd.bench import engine, ways
-from rbee_sd.bench.measure import Figure, percentile, spread, steps, table
+from rbee_sd.bench.measure import Figure, frames, percentile, spread, steps, table
 from rbee_sd.bench.ways import Round
 from rbee_sd.engine.bench import plan
 
@@ -50,6 +50,14 @@ def test_the_aim_of_steps_is_for_the_99th_percentile() -> None:
     half, most, worst = steps("name", "text", [0] * 50 + [1] * 49 + [5], 1)
     assert (half.value, most.value, worst.value) == (0.5, 1, 5)
     assert (half.met, most.met, worst.met) == (None, True, None)
+
+
+def test_a_frame_is_late_when_one_was_left_out() -> None:
+    figures = by_name(frames("way", "text", [16.7] * 18 + [33.3, 50.0], aim=17, late_aim=4))
+    assert figures["way_frame_p50_ms"].value == 16.7
+    assert (figures["way_frame_p95_ms"].value, figures["way_frame_p95_ms"].met) == (33.3, False)
+    assert figures["way_frame_worst_ms"].value == 50
+    assert (figures["way_late"].value, figures["way_late"].met) == (5, False)
 
 
 def test_the_spread_is_the_middle_half_in_percent_of_the_median() -> None:
