@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,28 @@ FOLDER = Path(__file__).parents[2] / ".venv" / "axe-core"
 def source() -> str:
     """The script, fetched if need be."""
     package = FOLDER / f"axe-core-{VERSION}.tgz"
-    if not package.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", f"axe-core@{VERSION}", "--silent", "--pack-destination", str(FOLDER)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-    data = package.read_bytes()
-    assert hashlib.sha256(data).hexdigest() == DIGEST, (
-        "this is not the axe-core that was looked at; delete .venv/axe-core"
-    )
+    if not package.exists() or not _is_it(package):
+        _fetch(package)
     with tarfile.open(package) as archive:
         file = archive.extractfile("package/axe.min.js")
         assert file is not None
         return file.read().decode()
+
+
+def _fetch(package: Path) -> None:
+    """Get it from npm. It has its name only when all of it is there."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as aside:
+        command = ["npm", "pack", f"axe-core@{VERSION}", "--pack-destination", aside]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert done.returncode == 0, f"npm did not fetch axe-core:\n{done.stderr}"
+        fetched = Path(aside) / package.name
+        assert _is_it(fetched), "npm fetched another axe-core than the one that was looked at"
+        fetched.replace(package)
+
+
+def _is_it(package: Path) -> bool:
+    return hashlib.sha256(package.read_bytes()).hexdigest() == DIGEST
 
 
 def violations(driver: Chrome, script: str) -> list[str]:
