@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from typing import Any
 
@@ -27,8 +28,13 @@ def command(conf: str | None, **flags: Any) -> None:
 
 
 async def _serve(settings: Any) -> None:
+    # What is made until the worker listens stays for good: to look through it for garbage would take a tenth of the start,
+    # and later, again and again, a moment in which nobody is answered.
+    gc.disable()
     from rbee_sd.server import Server
 
     server = Server(settings)
     await server.start()
+    gc.freeze()
+    gc.enable()
     await server.serve()
