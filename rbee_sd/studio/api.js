@@ -4,6 +4,8 @@
 import { keep, kept } from "./dom.js";
 import { parse } from "./seed.js";
 
+const PATIENCE = 20_000; // ms
+
 /** A request that the worker refused. `fields` are the wrong ones: `{field, message}`. */
 export class Refused extends Error {
   constructor(/** @type {number} */ status, /** @type {any} */ error) {
@@ -12,6 +14,13 @@ export class Refused extends Error {
     this.code = error?.code ?? "";
     this.fields = /** @type {{field: string, message: string}[]} */ (error?.errors ?? []);
   }
+}
+
+/** What went wrong, as a sentence for people. */
+export function sentence(/** @type {any} */ error) {
+  if (!(error instanceof Refused)) return "The worker cannot be reached; try again in a moment.";
+  if (/^(image|job)_(expired|gone|not_found)$/.test(error.code)) return "It is gone: deleted, or too old to be kept.";
+  return error.message;
 }
 
 let key = kept("sessionStorage", "key", "") || kept("localStorage", "key", "");
@@ -29,13 +38,15 @@ export function onKeyNeeded(/** @type {typeof askForKey} */ ask) {
  * `fetch`, with the key; asks for it when the worker does. Raises `Refused`, or `TypeError` without a connection.
  * @param {string} path
  * @param {RequestInit} [options]
+ * @param {number} [patience]  ms until it is given up, with a `DOMException`
  */
-export async function request(path, options = {}) {
+export async function request(path, options = {}, patience = 0) {
   for (;;) {
     const sent = key;
     const headers = new Headers(options.headers);
     if (sent) headers.set("Authorization", `Bearer ${sent}`);
-    const response = await fetch(path, { ...options, headers, cache: options.cache ?? "no-store" });
+    const signal = patience ? AbortSignal.timeout(patience) : options.signal;
+    const response = await fetch(path, { ...options, headers, signal, cache: options.cache ?? "no-store" });
     if (response.ok || response.status === 304) return response;
     if (response.status !== 401) {
       const body = await response.json().catch(() => null);
@@ -53,20 +64,14 @@ async function ask(/** @type {boolean} */ wrong) {
   keep("localStorage", "key", remember ? text : undefined);
 }
 
-/** GET, as JSON. */
+/** GET, as JSON. Where nothing comes for long, the connection is dead. */
 export async function get(/** @type {string} */ path) {
-  return parse(await (await request(path)).text());
-}
-
-/** Submit an operation; returns `{job_id, state, position, seed}`. */
-export async function submit(/** @type {object} */ body) {
-  const headers = { "Content-Type": "application/json" };
-  return parse(await (await request("/v1/jobs", { method: "POST", headers, body: JSON.stringify(body) })).text());
+  return parse(await (await request(path, {}, PATIENCE)).text());
 }
 
 /** Cancel a job; with `forget` remove one that has ended, with its pictures. */
 export async function remove(/** @type {string} */ id, forget = false) {
-  return (await request(`/v1/jobs/${id}${forget ? "?forget=true" : ""}`, { method: "DELETE" })).json();
+  return (await request(`/v1/jobs/${id}${forget ? "?forget=true" : ""}`, { method: "DELETE" }, PATIENCE)).json();
 }
 
 /** A picture's file. */
@@ -74,17 +79,33 @@ export async function pictureFile(/** @type {string} */ url) {
   return (await request(url, { cache: "default" })).blob();
 }
 
+/** @type {WeakMap<HTMLImageElement, object>} what each image is to show: others that come later were overtaken */
+const newest = new WeakMap();
+
 /**
  * Show a picture of the worker in an <img>; with a key it has to be fetched first, since an <img> cannot send one.
+ * Raises when it cannot be shown, unless another is to be shown there meanwhile.
  * @param {HTMLImageElement} image
  * @param {string} url
  */
 export async function show(image, url) {
-  if (!key) {
-    image.src = url;
-    return;
+  const turn = {};
+  newest.set(image, turn);
+  let address = "";
+  try {
+    if (key) {
+      const file = await pictureFile(url);
+      if (newest.get(image) !== turn) return;
+      address = URL.createObjectURL(file);
+    }
+    await new Promise((done, fail) => {
+      image.addEventListener("load", done, { once: true });
+      image.addEventListener("error", () => fail(new Error("no picture")), { once: true });
+      image.src = address || url;
+    });
+  } catch (error) {
+    if (newest.get(image) === turn) throw error;
+  } finally {
+    if (address) URL.revokeObjectURL(address);
   }
-  const address = URL.createObjectURL(await pictureFile(url));
-  image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
-  image.src = address;
 }

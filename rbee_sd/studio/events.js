@@ -40,6 +40,7 @@ export class Feed {
   #last = 0;
   #failures = 0;
   #timer = 0;
+  #opening = false;
   /** @type {AbortController | null} the stream that was asked for last */
   #newest = null;
   /** @type {AbortController | null} the stream that events come from */
@@ -64,7 +65,8 @@ export class Feed {
 
   /** There is a new job of ours: have the worker know that somebody waits for it. */
   listen() {
-    if (this.page.jobs().some((id) => !this.#named.has(id))) this.open();
+    // To one that is being opened the worker may listen already: if it were given up, its jobs would be left.
+    if (!this.#opening && this.page.jobs().some((id) => !this.#named.has(id))) this.open();
   }
 
   /** Open the stream, or another one in its place: that one goes on until this one stands, so nobody seems to leave. */
@@ -73,6 +75,7 @@ export class Feed {
     const controller = new AbortController();
     if (this.#newest !== this.#standing) this.#newest?.abort();
     this.#newest = controller;
+    this.#opening = true;
     void this.#follow(controller);
   }
 
@@ -80,6 +83,7 @@ export class Feed {
     clearTimeout(this.#timer);
     const streams = [this.#newest, this.#standing];
     this.#newest = this.#standing = null;
+    this.#opening = false;
     for (const stream of streams) stream?.abort();
   }
 
@@ -100,7 +104,10 @@ export class Feed {
       this.#standing = controller;
       this.#named = new Set(jobs);
       this.#failures = 0;
+      this.#opening = false;
       if (again) this.page.opened();
+      // Others may have come while it was opened.
+      this.listen();
       for await (const event of eventsIn(/** @type {any} */ (response.body), heard)) {
         // The stream before this one may have told it while this one was opened.
         if (event.id > from && event.id <= this.#last) continue;
@@ -117,6 +124,7 @@ export class Feed {
       this.page.lost();
     }
     if (this.#newest === controller) {
+      this.#opening = false;
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures++) * (0.75 + Math.random() / 2);
       this.#timer = setTimeout(() => this.open(), wait);
     }

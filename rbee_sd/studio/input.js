@@ -16,6 +16,8 @@ export class Input {
   #mask = null;
   /** @type {string[]} */
   #operations = [];
+  #asked = 0;
+  #taken = 0;
   /** @type {(() => void)[]} */
   #observers = [];
 
@@ -43,23 +45,25 @@ export class Input {
     this.#show();
   }
 
-  /** Start from this file. False, and no change, when it is no picture that a browser can read. */
-  async take(/** @type {Blob} */ file) {
+  /**
+   * Start from this file. False, and no change, when it is no picture that a browser can read; undefined when there is
+   * none after all, or when another was taken, or the picture removed, after this was asked for: the newest counts.
+   * Raises what `given` does.
+   */
+  async take(/** @type {Promise<Blob | null>} */ given) {
+    const turn = ++this.#asked;
+    const file = await given;
+    if (!file) return undefined;
     const address = URL.createObjectURL(file);
     const image = new Image();
     image.src = address;
-    try {
-      await image.decode();
-    } catch {
+    const data = await image.decode().then(() => dataOf(file)).catch(() => "");
+    if (!data || turn < this.#taken) {
       URL.revokeObjectURL(address);
-      return false;
+      return data ? undefined : false;
     }
-    const data = await new Promise((done) => {
-      const reader = new FileReader();
-      reader.addEventListener("load", () => done(String(reader.result)));
-      reader.readAsDataURL(file);
-    });
     this.clear();
+    this.#taken = turn;
     this.#file = file;
     this.#address = address;
     this.#size = { width: image.naturalWidth, height: image.naturalHeight };
@@ -70,6 +74,7 @@ export class Input {
 
   /** Start from nothing again. */
   clear() {
+    this.#taken = ++this.#asked;
     if (this.#address) URL.revokeObjectURL(this.#address);
     this.#file = this.#size = this.#mask = null;
     this.#address = this.#data = "";
@@ -122,4 +127,14 @@ export class Input {
     } else byId("input-picture").removeAttribute("src");
     for (const observer of this.#observers) observer();
   }
+}
+
+/** A file as a `data:` address. Raises when it cannot be read any more. */
+function dataOf(/** @type {Blob} */ file) {
+  return new Promise((done, fail) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => done(String(reader.result)));
+    reader.addEventListener("error", fail);
+    reader.readAsDataURL(file);
+  });
 }

@@ -79,6 +79,8 @@ export class Jobs {
     job.position ??= answer.position;
     job.known = true;
     if (LIVE.has(job.state)) this.#mine((own) => own.add(job.id));
+    // Where the first answer was lost, the job may have ended since.
+    if (!LIVE.has(answer.state)) void this.look(job.id);
     this.#touch(job);
     return job;
   }
@@ -126,7 +128,7 @@ export class Jobs {
     const { operation, request, seed, position } = view;
     Object.assign(job, { operation, request, seed, known: true });
     if (!LIVE.has(job.state)) {
-      Object.assign(job, { settled: view.settled, images: view.images });
+      if (!LIVE.has(view.state)) Object.assign(job, { settled: view.settled, images: view.images });
       return job;
     }
     if (view.attempt > job.attempt || (view.attempt === job.attempt && view.step >= job.step)) {

@@ -1,7 +1,7 @@
 // @ts-check
 // The machine: all jobs that wait, run or ended lately, with Cancel at each, and how the engine is.
 
-import { get, remove } from "./api.js";
+import { get, remove, sentence } from "./api.js";
 import { byId, bytes, make, say, seconds } from "./dom.js";
 import { percentOf, stateOf } from "./watch.js";
 
@@ -114,7 +114,12 @@ function row(/** @type {Job} */ { id }, /** @type {(id: string) => void} */ look
   const title = make("button", { type: "button", className: "what", onclick: () => look(id) });
   const state = make("small", {});
   const bar = make("progress", { max: 100, value: 0, "aria-label": "Progress" });
-  const cancel = make("button", { type: "button", className: "quiet", onclick: () => void remove(id).catch(() => {}) }, "✕");
+  let trouble = "";
+  const cancel = make("button", { type: "button", className: "quiet", onclick: () => void remove(id).catch((error) => {
+    trouble = `Not cancelled. ${sentence(error)}`;
+    say(state, trouble);
+    say(byId("said"), trouble);
+  }) }, "✕");
   const element = make("li", {}, title, cancel, bar, state);
   return {
     element,
@@ -125,7 +130,7 @@ function row(/** @type {Job} */ { id }, /** @type {(id: string) => void} */ look
       cancel.setAttribute("aria-label", `Cancel: ${prompt.slice(0, 60)}`);
       cancel.hidden = !(job.state in STATES);
       bar.value = percentOf(job);
-      say(state, stateOf(job));
+      say(state, (job.state in STATES && trouble) || stateOf(job));
     },
   };
 }

@@ -1,7 +1,7 @@
 // @ts-check
 // The page as a whole: builds its parts and tells each what it needs of the others.
 
-import { get, onKeyNeeded, Refused, submit } from "./api.js";
+import { get, onKeyNeeded, Refused, sentence } from "./api.js";
 import { byId, say } from "./dom.js";
 import { Feed } from "./events.js";
 import { accept, refuse } from "./fields.js";
@@ -13,6 +13,7 @@ import { Jobs } from "./jobs.js";
 import { Machine } from "./machine.js";
 import { paintMask } from "./mask.js";
 import { settingsIn } from "./png.js";
+import { submit } from "./submit.js";
 import { Viewer } from "./viewer.js";
 import { Stage } from "./watch.js";
 
@@ -23,7 +24,7 @@ const gallery = new Gallery((item) => viewer.open(item));
 const viewer = new Viewer(gallery, {
   reuse,
   useSeed,
-  useAsInput: (file) => void startFrom(file),
+  useAsInput: (file) => void startFrom(Promise.resolve(file)),
   deleted: (id) => gallery.drop(id),
 });
 const stage = new Stage(jobs, {
@@ -50,10 +51,24 @@ function notice(/** @type {string} */ text) {
   say(byId("notice"), text);
 }
 
+let sending = false;
+
+/** Until a request is answered there is no second one. */
+function busy(/** @type {boolean} */ now, text = "Generate") {
+  sending = now;
+  byId("generate").setAttribute("aria-disabled", String(now));
+  say(byId("generate-text"), text);
+}
+
 async function generate() {
+  if (sending) return;
   const body = form.request();
+  busy(true);
   try {
-    const answer = await submit(body);
+    const answer = await submit(body, () => {
+      busy(true, "Sending it again …");
+      notice("There was no answer; the worker may be starting again.");
+    });
     accept();
     notice("");
     const { image, mask, ...request } = body;
@@ -61,9 +76,11 @@ async function generate() {
     feed.listen();
     if (innerWidth < 800) byId("stage").scrollIntoView({ behavior: "smooth" });
   } catch (error) {
-    if (!(error instanceof Refused)) return notice("The worker cannot be reached; try again in a moment.");
-    if (error.fields.length) refuse(error.fields);
-    notice(error.fields.length ? "" : error.message);
+    const fields = error instanceof Refused ? error.fields : [];
+    if (fields.length) refuse(fields);
+    notice(fields.length ? "" : sentence(error));
+  } finally {
+    busy(false);
   }
 }
 
@@ -83,8 +100,12 @@ async function offer() {
 }
 
 async function open(/** @type {string} */ id, /** @type {number} */ index) {
-  const view = await get(`/v1/jobs/${id}`).catch(() => null);
-  if (view?.images[index]) viewer.open(gallery.find(id, index) ?? itemsOf(view)[index]);
+  try {
+    const view = await get(`/v1/jobs/${id}`);
+    if (view.images[index]) viewer.open(gallery.find(id, index) ?? itemsOf(view)[index]);
+  } catch (error) {
+    notice(sentence(error));
+  }
 }
 
 function useSeed(/** @type {bigint} */ seed) {
@@ -98,23 +119,28 @@ function reuse(/** @type {any} */ settings) {
   notice(`The settings are taken over.${lost.length ? ` Not to be had here: ${lost.join(", ")}.` : ""}`);
 }
 
-async function startFrom(/** @type {Blob} */ file) {
-  const taken = await input.take(file);
-  notice(!taken ? "That is no picture that can be read; take a PNG, JPEG or WebP." : input.size() ? "" : "The chosen model starts from no picture.");
-  if (taken) byId("input").scrollIntoView({ block: "nearest" });
+async function startFrom(/** @type {Promise<Blob | null>} */ file) {
+  try {
+    const taken = await input.take(file);
+    if (taken === undefined) return;
+    notice(!taken ? "That is no picture that can be read; take a PNG, JPEG or WebP." : input.size() ? "" : "The chosen model starts from no picture.");
+    if (taken) byId("input").scrollIntoView({ block: "nearest" });
+  } catch (error) {
+    notice(sentence(error));
+  }
 }
 
-async function readSettings(/** @type {Blob} */ file) {
-  const settings = await settingsIn(file);
-  if (settings) reuse(settings);
-  else notice("That file does not say how it was made.");
+async function readSettings(/** @type {Promise<Blob>} */ file) {
+  try {
+    const settings = await settingsIn(await file);
+    if (settings) reuse(settings);
+    else notice("That file does not say how it was made.");
+  } catch (error) {
+    notice(sentence(error));
+  }
 }
 
-takeFiles({
-  startFrom: (file) => void startFrom(file),
-  readSettings: (file) => void readSettings(file),
-  none: () => notice("That is no picture."),
-});
+takeFiles({ startFrom: (file) => void startFrom(file), readSettings: (file) => void readSettings(file) });
 
 onKeyNeeded((wrong) => new Promise((done) => {
   const dialog = byId("key");

@@ -1,6 +1,7 @@
 // @ts-check
-// How a PNG was made, read back out of its texts: the worker's own, or `parameters` as other tools write them.
+// How a picture was made, read back out of it: the worker's own JSON, or `parameters` as other tools write them.
 
+import { commentIn } from "./exif.js";
 import { parse } from "./seed.js";
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
@@ -35,11 +36,18 @@ export function textsIn(/** @type {ArrayBuffer} */ file) {
 
 /** The settings that a picture was made with, as the form takes them; null where it does not say. */
 export async function settingsIn(/** @type {Blob} */ file) {
-  const texts = textsIn(await file.arrayBuffer());
+  const content = await file.arrayBuffer();
+  const texts = textsIn(content);
   try {
     if (texts["rbee-sd"]) return parse(texts["rbee-sd"]);
   } catch { /* somebody else's text under that key */ }
-  return texts.parameters ? parsed(texts.parameters) : null;
+  if (texts.parameters) return parsed(texts.parameters);
+  try {
+    const comment = commentIn(content);
+    // Cameras write comments too.
+    if (/^Steps: \d/m.test(comment)) return parsed(comment);
+  } catch { /* a file that is cut off */ }
+  return null;
 }
 
 /** `parameters`: the prompt, the negative prompt, and a last line of `Name: value` pairs. */

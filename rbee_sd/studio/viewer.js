@@ -1,8 +1,8 @@
 // @ts-check
 // One picture in full: how it was made, what can be done with it, and another one beside it to compare.
 
-import { pictureFile, remove, show } from "./api.js";
-import { byId, make, seconds } from "./dom.js";
+import { pictureFile, remove, sentence, show } from "./api.js";
+import { byId, make, say, seconds } from "./dom.js";
 
 /** @typedef {import("./gallery.js").Item} Item */
 
@@ -62,27 +62,38 @@ export class Viewer {
       this.dialog.close();
       act();
     };
+    // The page behind the dialog is out of reach: what goes wrong is said in here.
+    const attempt = (/** @type {() => Promise<void>} */ act) => () => void act().catch((error) => {
+      if (this.#item === item) this.#say(sentence(error));
+    });
     const input = async () => {
       const file = await pictureFile(item.url);
+      if (this.#item !== item || !this.dialog.open) return;
       this.dialog.close();
       this.page.useAsInput(file);
     };
+    const forget = attempt(() => this.#delete(item));
     return make("div", { className: "row actions" },
       button("Reuse settings", leave(() => this.page.reuse(settingsOf(item)))),
       button("Reuse seed", leave(() => this.page.useSeed(job.seed + BigInt(index)))),
-      button("Start from it", () => void input()),
-      button("Download", () => void download(item)),
+      button("Start from it", attempt(input)),
+      button("Download", attempt(() => download(item))),
       this.#pinned && this.#pinned.key === item.key
         ? button("Now open another …", () => { this.#pinned = null; this.open(item); })
         : this.#pinned
           ? button("End comparing", () => { this.#pinned = null; this.open(item); })
           : button("Compare with …", () => { this.#pinned = item; this.dialog.close(); }),
       button("Delete", (event) => {
-        if (event.target.dataset.sure) void this.#delete(item);
+        if (event.target.dataset.sure) forget();
         else Object.assign(event.target, { textContent: sureOf(job) }).dataset.sure = "yes";
       }, "danger"),
       button("Close", () => this.dialog.close(), "quiet close"),
+      make("p", { className: "error", role: "alert" }),
     );
+  }
+
+  #say(/** @type {string} */ text) {
+    say(this.dialog.querySelector("[role=alert]"), text);
   }
 
   #sheet(/** @type {Item} */ item) {
@@ -96,7 +107,9 @@ export class Viewer {
       made: new Date(job.created_at * 1000).toLocaleString(),
     });
     const image = make("img", { alt: made.prompt ?? "", width: made.width ?? 512, height: made.height ?? 512 });
-    show(image, item.url).catch(() => { image.alt = "This picture is gone"; });
+    show(image, item.url).catch(() => {
+      if (image.isConnected) this.#say("This picture cannot be shown: it is gone, or the worker cannot be reached.");
+    });
     const list = Object.entries(LABELS).filter(([name]) => facts[name] != null && facts[name] !== "" && facts[name] !== false)
       .map(([name, label]) => make("div", {}, make("dt", {}, label), make("dd", {}, String(facts[name]))));
     return make("figure", {}, image, make("figcaption", {}, make("dl", {}, ...list)));
@@ -104,10 +117,11 @@ export class Viewer {
 
   async #delete(/** @type {Item} */ item) {
     const next = this.gallery.beside(item, 1) ?? this.gallery.beside(item, -1);
-    // 410: somebody else was quicker.
-    await remove(item.job.job_id, true).catch((error) => { if (error.status !== 410) throw error; });
+    // 404, 410: somebody else was quicker.
+    await remove(item.job.job_id, true).catch((error) => { if (![404, 410].includes(error.status)) throw error; });
     if (this.#pinned?.job.job_id === item.job.job_id) this.#pinned = null;
     this.page.deleted(item.job.job_id);
+    if (this.#item !== item || !this.dialog.open) return;
     if (next && next.job.job_id !== item.job.job_id) this.open(next);
     else this.dialog.close();
   }

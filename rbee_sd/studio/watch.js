@@ -1,7 +1,7 @@
 // @ts-check
 // The stage: the job that this tab looks at, its pictures growing in place, how far it is, and Stop. Also the title.
 
-import { remove, show } from "./api.js";
+import { remove, sentence, show } from "./api.js";
 import { byId, keep, kept, make, say, seconds } from "./dom.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
@@ -34,6 +34,7 @@ export class Stage {
   #id = kept("sessionStorage", "stage", "");
   #shown = "";
   #state = "";
+  #trouble = "";
   /** @type {HTMLImageElement[]} */
   #images = [];
 
@@ -68,7 +69,12 @@ export class Stage {
   /** Stop the job that is looked at. */
   async stop() {
     byId("stop").hidden = true;
-    await remove(this.#id).catch(() => this.#show());
+    this.#trouble = "";
+    await remove(this.#id).catch((error) => {
+      this.#trouble = `Not stopped. ${sentence(error)}`;
+      say(byId("said"), this.#trouble);
+      this.#show();
+    });
   }
 
   #show() {
@@ -79,7 +85,7 @@ export class Stage {
     byId("progress").value = percentOf(job);
     byId("stage").dataset.state = job.state;
     say(byId("state"), stateOf(job));
-    say(byId("narration"), live ? job.narration : "");
+    say(byId("narration"), live ? this.#trouble || job.narration : "");
     byId("stop").hidden = !live;
     if (job.state !== this.#state) {
       this.#state = job.state;
@@ -109,7 +115,7 @@ export class Stage {
     if (shown === this.#shown) return;
     const other = !this.#shown.startsWith(job.id);
     this.#shown = shown;
-    if (other) this.#state = "";
+    if (other) this.#state = this.#trouble = "";
     if (other || this.#images.length !== count) {
       this.#images = Array.from({ length: count }, () => make("img", { alt: "" }));
       byId("pictures").replaceChildren(...this.#images.map((image, index) =>

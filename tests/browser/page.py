@@ -34,11 +34,12 @@ class Page:
     def __init__(self, driver: Chrome, worker: WorkerProcess) -> None:
         self.driver = driver
         self.worker = worker
+        self.url = worker.url
         self.expected: list[str] = []
 
     def open(self) -> None:
         """Go to the page, and wait until it has heard of the worker."""
-        self.driver.get(f"{self.worker.url}/")
+        self.driver.get(f"{self.url}/")
         until(lambda: self.get("engine").get_attribute("data-state") in ("ready", "busy"))
 
     def leave(self) -> None:
@@ -46,20 +47,40 @@ class Page:
         self.expected.append("favicon.ico")
         self.driver.get(f"{self.worker.url}/studio/icon.svg")
 
-    def give(self, name: str, kind: str, data: bytes, mime: str = "image/png", target: str = "body") -> None:
-        """Drop (`kind` "drop") or paste (`kind` "paste") a file of this name onto what the selector `target` finds."""
+    def give(self, name: str, kind: str, data: bytes, mime: str = "image/png", target: str = "body") -> bool:
+        """Drop (`kind` "drop") or paste (`kind` "paste") a file of this name onto what the selector `target` finds.
+
+        Returns whether the browser is kept from doing with it what it would by itself.
+        """
         script = """
             const [name, kind, base64, mime, target] = arguments;
             const data = new DataTransfer();
             data.items.add(new File([Uint8Array.from(atob(base64), c => c.charCodeAt(0))], name, {type: mime}));
             const options = {bubbles: true, cancelable: true};
+            const place = document.querySelector(target);
             if (kind === "paste") {
-                return document.dispatchEvent(new ClipboardEvent("paste", {...options, clipboardData: data}));
+                return !place.dispatchEvent(new ClipboardEvent("paste", {...options, clipboardData: data}));
             }
             document.body.dispatchEvent(new DragEvent("dragover", {...options, dataTransfer: data}));
-            document.querySelector(target).dispatchEvent(new DragEvent("drop", {...options, dataTransfer: data}));
+            return !place.dispatchEvent(new DragEvent("drop", {...options, dataTransfer: data}));
         """
-        self.run(script, name, kind, base64.b64encode(data).decode(), mime, target)
+        return bool(self.run(script, name, kind, base64.b64encode(data).decode(), mime, target))
+
+    def copy(self, **contents: bytes) -> None:
+        """Put this on the browser's clipboard: `copy(text=…, html=…, png=…)`."""
+        permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": self.url}
+        self.driver.execute_cdp_cmd("Browser.grantPermissions", permissions)
+        kinds = {"text": "text/plain", "html": "text/html", "png": "image/png"}
+        script = """
+            const [contents, done] = arguments;
+            const items = Object.entries(contents).map(([kind, base64]) =>
+                [kind, new Blob([Uint8Array.from(atob(base64), c => c.charCodeAt(0))], {type: kind})]);
+            const item = new ClipboardItem(Object.fromEntries(items));
+            navigator.clipboard.write([item]).then(() => done(""), e => done(String(e)));
+        """
+        coded = {kinds[kind]: base64.b64encode(content).decode() for kind, content in contents.items()}
+        failed = self.driver.execute_async_script(script, coded)
+        assert not failed, failed
 
     def restart(self) -> None:
         """Start the worker again, on the port and in the state folder that it had."""
@@ -119,8 +140,9 @@ class Page:
         return button
 
     def generate(self, prompt: str) -> None:
-        """Ask for a picture."""
+        """Ask for a picture, when the request before is answered."""
         self.type("prompt", prompt)
+        until(lambda: self.get("generate").get_attribute("aria-disabled") != "true")
         self.get("generate").click()
 
     def state(self) -> str:

@@ -66,6 +66,76 @@ def test_a_pasted_picture_is_one_to_start_from(page: Page) -> None:
     until(lambda: page.text("input-about").startswith("64 × 64"))
 
 
+def test_a_picture_is_pasted_also_where_one_writes_and_text_stays_text(page: Page) -> None:
+    until(lambda: page.get("input").is_displayed())
+    prompt = page.get("prompt")
+    # What word processors copy.
+    page.copy(text=b"a red circle", html=b"<b>a red circle</b>", png=picture(size=(64, 64)))
+    prompt.send_keys(Keys.CONTROL, "v")
+    until(lambda: prompt.get_attribute("value") == "a red circle")
+    # What browsers copy of a picture.
+    addresses = {"text": b"https://example.org/a%20b", "html": b'<img src="https://example.org/a%20b">'}
+    page.copy(**addresses, png=picture(size=(96, 64)))
+    prompt.send_keys(Keys.CONTROL, "v")
+    until(lambda: page.text("input-about"))
+    assert page.text("input-about").startswith("96 × 64")
+    assert prompt.get_attribute("value") == "a red circle"
+
+
+def test_behind_a_dialog_nothing_changes(page: Page) -> None:
+    start_from(page)
+    page.press("Paint a mask")
+    for kind in ("paste", "drop"):
+        kept = page.give("other.png", kind, picture(size=(32, 32)))
+        # The browser would leave the page to show a file that was dropped on it.
+        assert kept == (kind == "drop")
+        assert not page.get("dropping").is_displayed()
+    stroke(page, 200, 0)
+    page.press("Use this mask")
+    page.give("broken.png", "paste", b"no picture")
+    # Pictures are read one after the other: by now the others would have been.
+    until(lambda: "no picture that can be read" in page.text("notice"))
+    assert page.text("input-about").startswith("128 × 64")
+    assert page.button("Change the mask").is_displayed()
+
+
+HOLD = """
+    const decode = HTMLImageElement.prototype.decode, revoke = URL.revokeObjectURL;
+    const free = new Promise(done => { window.free = done });
+    window.held = window.gone = "";
+    HTMLImageElement.prototype.decode = async function () {
+        HTMLImageElement.prototype.decode = decode;
+        window.held = this.src;
+        await free;
+        return decode.call(this);
+    };
+    URL.revokeObjectURL = address => { revoke(address); if (address === window.held) window.gone = address; };
+"""
+"""The next picture is not read before `free()`; `gone` says that it was then let go."""
+
+
+def test_of_two_pictures_the_newest_counts_however_long_the_other_takes(page: Page) -> None:
+    until(lambda: page.get("input").is_displayed())
+    page.run(HOLD)
+    page.give("large.png", "drop", picture(size=(256, 256)))
+    page.give("small.png", "drop", picture(size=(32, 32)))
+    until(lambda: page.text("input-about").startswith("32 × 32"))
+    page.run("window.free()")
+    until(lambda: page.run("return window.gone"))
+    assert page.text("input-about").startswith("32 × 32")
+
+
+def test_a_picture_that_is_removed_is_not_followed_by_an_older_one(page: Page) -> None:
+    start_from(page)
+    page.run(HOLD)
+    page.give("large.png", "drop", picture(size=(256, 256)))
+    until(lambda: page.run("return window.held"))
+    page.press("Remove")
+    page.run("window.free()")
+    until(lambda: page.run("return window.gone"))
+    assert page.get("input-empty").is_displayed()
+
+
 def test_a_file_that_is_no_picture_is_not_taken(page: Page) -> None:
     until(lambda: page.get("input").is_displayed())
     page.give("broken.png", "drop", b"no picture", target='[data-drop="input"]')

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from selenium.webdriver import Keys
 
+from rbee_sd.engine.outputs import picture_file
 from tests.browser.conftest import MakePage
 from tests.browser.page import Page, until
-from tests.pictures import chunk, png
+from tests.pictures import chunk, picture, png
 
 
 def make(page: Page, *prompts: str) -> None:
@@ -46,7 +48,7 @@ def test_the_gallery_holds_finished_pictures_newest_first_also_after_a_reload(pa
     until(lambda: titles(page) == ["three", "two", "one"])
     page.open()
     until(lambda: titles(page) == ["three", "two", "one"])
-    assert page.text("gallery-count") == "3"
+    until(lambda: page.text("gallery-count") == "3")
 
 
 def test_a_picture_in_full_says_how_it_was_made_and_its_settings_can_be_used_again(page: Page) -> None:
@@ -162,6 +164,54 @@ def test_a_png_of_another_tool_fills_the_form(page: Page) -> None:
     ]
 
 
+INFOTEXT = (
+    "a castle in the snow ❄\nNegative prompt: people\n"
+    "Steps: 12, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5.5, Seed: 123, Size: 192x128"
+)
+ORDERS = {"big": "utf-16-be", "little": "utf-16-le"}
+
+
+@pytest.mark.parametrize(("kind", "order"), [("JPEG", "big"), ("JPEG", "little"), ("WEBP", "big"), ("WEBP", "little")])
+def test_a_jpeg_or_webp_of_another_tool_fills_the_form(page: Page, kind: str, order: str) -> None:
+    exif = Image.Exif()
+    exif.endian = "<" if order == "little" else ">"
+    exif[0x010E] = "a description"
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + INFOTEXT.encode(ORDERS[order])
+    data = picture(kind, exif=exif)
+    page.give("castle", "drop", data, f"image/{kind.lower()}", '[data-drop="settings"]')
+    until(lambda: page.get("prompt").get_attribute("value") == "a castle in the snow ❄")
+    values = [
+        page.get(name).get_attribute("value") for name in ("negative_prompt", "steps", "seed", "width", "scheduler")
+    ]
+    assert values == ["people", "12", "123", "192", "dpmpp_2m_karras"]
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_a_jpeg_or_webp_of_this_worker_fills_the_form(page: Page, kind: str) -> None:
+    made_by = {"operation": "image_generation", "prompt": "a red circle", "negative_prompt": "blue", "seed": 7}
+    made_by |= {"steps": 9, "width": 64, "height": 128, "guidance_scale": 5.5, "scheduler": "euler_a", "model": "demo"}
+    made_by |= {"loras": []}
+    data = picture_file(Image.new("RGB", (64, 128)), made_by, kind)
+    page.give(f"circle.{kind}", "drop", data, f"image/{kind}", '[data-drop="settings"]')
+    until(lambda: page.get("prompt").get_attribute("value") == "a red circle")
+    names = ("negative_prompt", "seed", "steps", "width", "height", "guidance_scale", "scheduler")
+    values = [page.get(name).get_attribute("value") for name in names]
+    assert values == ["blue", "7", "9", "64", "128", "5.5", "euler_a"]
+
+
+def test_a_photograph_with_a_comment_and_files_that_are_cut_off_change_nothing(page: Page) -> None:
+    page.type("prompt", "mine")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0Summer"
+    for kind in ("JPEG", "WEBP"):
+        whole = picture(kind, exif=exif)
+        for data in (whole, whole[:60], whole[: whole.index(b"ASCII") + 6], whole[:3]):
+            page.run("document.getElementById('notice').textContent = ''")
+            page.give("photograph", "drop", data, f"image/{kind.lower()}", '[data-drop="settings"]')
+            until(lambda: page.text("notice") == "That file does not say how it was made.")
+    assert page.get("prompt").get_attribute("value") == "mine"
+
+
 def test_a_png_that_says_nothing_changes_nothing(page: Page) -> None:
     page.type("prompt", "mine")
     page.give("plain.png", "drop", png(), target='[data-drop="settings"]')
@@ -273,7 +323,7 @@ def test_thousands_of_pictures_are_scrolled_through_with_a_screenful_in_the_page
 def multiply(state: Path, jobs: int) -> None:
     """Make the one job in a worker's state folder, which has ended, so many."""
     database = sqlite3.connect(state / "jobs.sqlite")
-    names = [row[1] for row in database.execute("PRAGMA table_info(jobs)") if row[1] not in ("number", "id")]
+    names = [row[1] for row in database.execute("PRAGMA table_info(jobs)") if row[1] not in ("number", "id", "key")]
     (first,) = database.execute("SELECT id FROM jobs").fetchone()
     for _ in range(jobs - 1):
         other = f"job_{uuid.uuid4()}"
