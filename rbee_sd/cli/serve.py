@@ -28,8 +28,8 @@ def command(conf: str | None, **flags: Any) -> None:
 
 
 async def _serve(settings: Any) -> None:
-    # What is made until the worker listens stays for good: to look through it for garbage would take a tenth of the start,
-    # and later, again and again, a moment in which nobody is answered.
+    # What is made until the worker listens stays for good. To look through it for garbage would take a tenth of the
+    # start, and later, again and again, a moment in which nobody is answered.
     gc.disable()
     from rbee_sd.server import Server
 

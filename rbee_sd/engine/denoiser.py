@@ -171,7 +171,7 @@ class SharedDenoiser:
         Raises `CompileError`.
         """
         # Not compiled is what was not measured: the curve was remembered, or the cap is set.
-        most = bucket(max(call.rows, self.cap(call)))
+        most = bucket(max(call.rows, self.cap(call))) if self._compiled is not None else 0
         try:
             self._loras.apply(call.arguments[1])
             for power in range(most.bit_length()):
@@ -180,6 +180,7 @@ class SharedDenoiser:
             raise_if_lost(error, self.device)
             if not is_out_of_memory(error):
                 raise
+            release(self.device)
             log.warning("out of memory while compiling; more rows than %s run uncompiled", call.shape.compiled)
         self._loading = False
 

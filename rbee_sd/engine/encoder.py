@@ -1,7 +1,8 @@
-"""The engine's second thread: encodes and decodes files while the steps go on, and hands the results back.
+"""The engine's other threads: one encodes files while the steps go on, one reads them; results are handed back.
 
-`submit` and `deliver` belong to the engine's main thread and do not block; the work runs on one thread of its own,
-almost all of it without the GIL. What follows from a result runs on the main thread, in `deliver`.
+`submit`, `read` and `deliver` belong to the engine's main thread and do not block; the work runs on the two threads,
+almost all of it without the GIL. What follows from a result runs on the main thread, in `deliver`. Finished pictures do
+not wait behind a slow disk.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ class Encoder:
     """Does work aside. `wakeup` is a file descriptor that is readable while something waits to be delivered."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._done: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         self.wakeup, self._bell = os.pipe()
         os.set_blocking(self.wakeup, False)
 
     def submit(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
-        """Do `work` in the thread; `deliver` then calls one of the two others with what came of it."""
-        self._thread.submit(self._do, work, then, failed)
+        """Do `work`, which encodes, aside; `deliver` then calls one of the two others with what came of it."""
+        self._encoding.submit(self._do, work, then, failed)
+
+    def read(self, work: Callable[[], T], then: Callable[[T], None], failed: Callable[[Exception], None]) -> None:
+        """Like `submit`, for work that reads and decodes."""
+        self._reading.submit(self._do, work, then, failed)
 
     def deliver(self) -> None:
         """Call what follows from the work that is done."""
@@ -40,8 +46,9 @@ class Encoder:
             follow()
 
     def close(self) -> None:
-        """Drop what has not begun and end the thread. Idempotent; blocks for the work in hand."""
-        self._thread.shutdown(cancel_futures=True)
+        """Drop what has not begun and end the threads. Idempotent; blocks for the work in hand."""
+        for threads in (self._encoding, self._reading):
+            threads.shutdown(cancel_futures=True)
         if self._bell >= 0:
             os.close(self.wakeup)
             os.close(self._bell)

@@ -1,6 +1,6 @@
 """Input images and masks: from the bytes of a file to pixels of the size that a job works at.
 
-Called in the engine's encoding thread; blocks it. The front has looked at the headers only; here is where the files
+Called in the engine's reading thread; blocks it. The front has looked at the headers only; here is where the files
 are decoded, so everything that can be wrong with them ends in `GenerationError`.
 """
 

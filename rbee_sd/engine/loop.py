@@ -70,7 +70,7 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to step, and not only what the encoding thread has in hand."""
+        """Whether there is something to step, and not only what the other threads have in hand."""
         return any(task.ready or task.begun for task in self._tasks.values() if not self._encoding(task)) or bool(
             self._admission and self._admission.can_admit(self._in_use())
         )
@@ -118,7 +118,7 @@ class Engine:
             self._admission.watch(job_id, watched)
 
     def deliver(self) -> None:
-        """Take what the encoding thread has done."""
+        """Take what the other threads have done."""
         self._encoder.deliver()
         self._tidy()
 
@@ -140,7 +140,7 @@ class Engine:
         self._tidy()
 
     def close(self) -> None:
-        """End every job without a word, and the encoding thread. Idempotent."""
+        """End every job without a word, and the other threads. Idempotent."""
         for task in self._tasks.values():
             task.drop()
         self._tasks.clear()
@@ -270,7 +270,7 @@ def serve(pipe: Connection, engine: Engine) -> None:
     poll.register(pipe.fileno(), select.POLLIN)
     poll.register(engine.wakeup, select.POLLIN)
     while True:
-        # Idle, it waits for the front or for the encoding thread; else it only looks.
+        # Idle, it waits for the front or for the other threads; else it only looks.
         ready = [descriptor for descriptor, _ in poll.poll(0 if engine.busy else None)]
         if engine.wakeup in ready:
             engine.deliver()

@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from rbee_sd.engine.device import is_out_of_memory
 from rbee_sd.engine.pipeline import GenerationError
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Loras:
     def apply(self, wanted: LoraSet) -> None:
         """Have the weights changed by these, and no others; they must be `held`.
 
-        Raises `GenerationError` for one that cannot be used.
+        Raises `GenerationError` for one that cannot be used, `MemoryError` when there is no room for it.
         """
         if wanted == self._current:
             return
@@ -79,11 +80,9 @@ class Loras:
         with warnings.catch_warnings():
             # PEFT warns of several LoRAs, and of one that is dropped.
             warnings.simplefilter("ignore", UserWarning)
+            self._keep(KEPT - len(self.missing(name for name, _ in wanted)))
             for name, _ in wanted:
                 self._load(name)
-            idle = [name for name in self._adapters if not self._held[name]]
-            for name in idle[: max(0, len(self._adapters) - KEPT)]:
-                self._drop(self._adapters.pop(name))
         if wanted:
             self._pipe.enable_lora()
             self._pipe.set_adapters([self._adapters[name] for name, _ in wanted], [scale for _, scale in wanted])
@@ -96,9 +95,27 @@ class Loras:
             # Used last, so gone last.
             self._adapters[name] = self._adapters.pop(name)
             return
-        path = Path(self._files.get(name, ""))
         adapter = f"lora_{self._number}"
         self._number += 1
+        path = Path(self._files.get(name, ""))
+        error = self._inject(path, adapter)
+        if error is not None and is_out_of_memory(error):
+            # Those that nobody uses may make room.
+            self._keep(0)
+            error = self._inject(path, adapter)
+        if error is not None:
+            log.error("cannot load the LoRA %s", name, exc_info=error)
+            if is_out_of_memory(error):
+                raise MemoryError from error
+            raise GenerationError("lora_failed", _unfit(name)) from error
+        if not any(adapter in adapters for adapters in self._pipe.get_list_adapters().values()):
+            # diffusers takes a file without a single key for this model as nothing to do.
+            raise GenerationError("lora_failed", _unfit(name))
+        self._adapters[name] = adapter
+        log.info("LoRA %s loaded", name)
+
+    def _inject(self, path: Path, adapter: str) -> Exception | None:
+        """Have diffusers add it to the model. What it failed with, and then nothing of it stays."""
         try:
             self._refuse_wider(path)
             self._pipe.load_lora_weights(
@@ -109,14 +126,15 @@ class Loras:
                 use_safetensors=True,
             )
         except Exception as error:
-            log.exception("cannot load the LoRA %s", name)
             self._drop(adapter)
-            raise GenerationError("lora_failed", _unfit(name)) from error
-        if not any(adapter in adapters for adapters in self._pipe.get_list_adapters().values()):
-            # diffusers takes a file without a single key for this model as nothing to do.
-            raise GenerationError("lora_failed", _unfit(name))
-        self._adapters[name] = adapter
-        log.info("LoRA %s loaded", name)
+            return error
+        return None
+
+    def _keep(self, most: int) -> None:
+        """Let go of those that nobody uses, as long as there are more than so many; the one used last goes last."""
+        idle = [name for name in self._adapters if not self._held[name]]
+        for name in idle[: max(0, len(self._adapters) - max(0, most))]:
+            self._drop(self._adapters.pop(name))
 
     def _refuse_wider(self, path: Path) -> None:
         """A control LoRA of FLUX would widen the model's first layer, for every job and for good."""

@@ -55,7 +55,7 @@ class Task:
         self._previewing = False
         self._previews = [0] * work.count
         if pipeline.reads(work):
-            encoder.submit(self._decode, self._read, self.fail)
+            encoder.read(self._decode, self._read, self.fail)
         else:
             self._read(pipeline.read(work))
 
@@ -131,17 +131,20 @@ class Task:
         self._encoder.submit(encode, partial(self._show, index, step), self._no_preview)
 
     def wants_preview(self, index: int) -> bool:
-        """Whether somebody who wants previews listens and has been shown the last one, and it is this image's turn."""
+        """Whether somebody who wants previews listens and has been shown the last one, and it is this image's turn.
+
+        It is the turn of one: the job counts once among others.
+        """
         if not (self.work.preview and self.watched) or self._previewing:
             return False
-        others = (strand for strand in self.strands if strand.begun and not strand.done)
-        return self._previews[index] <= min((self._previews[each.index] for each in others), default=0)
+        there = [strand.index for strand in self.strands if strand.begun and not strand.done]
+        return index == min(there, key=self._previews.__getitem__, default=index)
 
     def _narrate(self, text: str) -> None:
         self._emit(Narration(text, self.work.job_id))
 
     def _decode(self) -> object:
-        # In the encoding thread. A job that was cancelled while it waited there has nothing left to decode.
+        # In the reading thread. A job that was cancelled while it waited there has nothing left to decode.
         work = self.work
         return None if self.done else self.pipeline.read(work)
 

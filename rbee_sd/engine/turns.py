@@ -52,7 +52,7 @@ class Turns:
     def __init__(self) -> None:
         self._turn = 0
         self._owners: dict[str, float] = {}
-        self._lanes: dict[Hashable, float] = {}
+        self._lanes: dict[tuple[str, Hashable], float] = {}
         self._welcomed: frozenset[str] = frozenset()
 
     def choose(self, waiting: Sequence[W]) -> list[W]:
@@ -60,10 +60,10 @@ class Turns:
         self._turn += 1
         new = self._turn - 1.5
         self._owners = {each.owner: self._owners.get(each.owner, new) for each in waiting}
-        self._lanes = {each.call.lane: self._lanes.get(each.call.lane, new) for each in waiting}
+        self._lanes = {_lane(each): self._lanes.get(_lane(each), new) for each in waiting}
         taken = list(waiting) if len(waiting) == 1 else self._chosen(waiting)
-        self._lanes[taken[0].call.lane] = self._turn
         self._owners |= {each.owner: self._turn for each in taken}
+        self._lanes |= {_lane(each): self._turn for each in taken}
         newcomers = frozenset(each.owner for each in taken if not each.begun)
         self._welcomed = newcomers | (self._welcomed & self._owners.keys() - {each.owner for each in taken})
         return taken
@@ -72,8 +72,10 @@ class Turns:
         line = in_line(waiting, self._owners, self._welcomed)
         foremost = [each for each in line if each.priority == line[0].priority]
         # `min` takes the first of equals: the one that is first in line.
-        leader = min(foremost, key=lambda each: (self._owners[each.owner], self._lanes[each.call.lane]))
-        return _fitting([each for each in line if each.call.signature == leader.call.signature])
+        leader = min(foremost, key=lambda each: (self._owners[each.owner], self._lanes[_lane(each)]))
+        # In the order among themselves: what an owner has in other lanes must not cost it its turn in this one.
+        alike = [each for each in waiting if each.call.signature == leader.call.signature]
+        return _fitting(in_line(alike, self._owners, self._welcomed))
 
 
 def in_line(waiting: Sequence[W], served: Mapping[str, float], welcomed: Collection[str] = ()) -> list[W]:
@@ -98,6 +100,11 @@ def _ranks(begun: Mapping[int, bool], welcoming: bool) -> dict[int, int]:
     newcomer = next((place for place in order if welcoming and not begun[place]), order[0])
     order.remove(newcomer)
     return {place: rank for rank, place in enumerate([newcomer, *order])}
+
+
+def _lane(each: Waiting) -> tuple[str, Hashable]:
+    # Of this owner: who shares it with others has its own turns in it.
+    return each.owner, each.call.lane
 
 
 def _fitting(line: Sequence[W]) -> list[W]:

@@ -2,7 +2,8 @@
 
 The engine has measured how many jobs of the model's own size pay. A smaller picture counts as the part of those pixels
 that it has: a model of 1024 x 1024 that has room for one picture has room for four of 512 x 512, and they share
-forwards. A larger one counts as one.
+forwards. A larger one counts as one. Smaller ones never keep a larger one out: there may always be another of them, and
+never all of its room at once.
 """
 
 from __future__ import annotations
@@ -43,5 +44,5 @@ def has_room(places: Collection[Place], wanted: Place, capacity: int, most: int)
 
 
 def _fits(places: Collection[Place], wanted: Place, capacity: int, most: int) -> bool:
-    weights = sum(place.weight for place in places) + wanted.weight
+    weights = wanted.weight + sum(place.weight for place in places if place.weight >= wanted.weight)
     return len(places) < most and weights < capacity + ROUNDING

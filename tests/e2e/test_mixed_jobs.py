@@ -27,7 +27,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveWorker]:
     loras = home / "loras"
     loras.mkdir()
     (loras / "poison.safetensors").write_bytes(b"no weights at all")
-    with serving(home, "--lora-dir", str(loras)) as worker:
+    with serving(home, "--lora-dir", str(loras), "--max-rows", "16") as worker:
         yield worker
 
 
@@ -85,7 +85,7 @@ async def test_eight_jobs_of_all_kinds_end_as_they_should_and_paint_what_they_pa
         ended = await asyncio.gather(*(done(client, number) for number in range(8)))
         after = (await client.result("status"))["engine"]
         # With guidance a job has two rows: they did share.
-        assert after["rows"] - before["rows"] > 5 * (after["forwards"] - before["forwards"])
+        assert after["rows"] - before["rows"] > 3 * (after["forwards"] - before["forwards"])
         for number, (name, code, image) in enumerate(ended):
             if number == POISONED:
                 assert (name, code) == ("error", "lora_failed")

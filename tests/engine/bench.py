@@ -72,8 +72,9 @@ class Bench:
             self.engine.step()
 
     def rest(self) -> None:
-        """Wait until the encoding thread has done what it was given, and holds none of it."""
-        self.engine._encoder._thread.submit(int).result()
+        """Wait until the engine's other threads have done what they were given, and hold none of it."""
+        for threads in (self.engine._encoder._reading, self.engine._encoder._encoding):
+            threads.submit(int).result()
 
     def heard(self, kind: type[M], job_id: str | None = None) -> list[M]:
         """What was said of this kind, about one job or all."""

@@ -456,8 +456,11 @@ def with_taesd(tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
 
 
 @pytest.fixture(params=["linear", "taesd"])
-def seen(request: pytest.FixtureRequest, model: Diffusion, with_taesd: Diffusion) -> Iterator[Bench]:
-    """An engine over a model with previews of either kind."""
+def seen(
+    request: pytest.FixtureRequest, model: Diffusion, with_taesd: Diffusion, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bench]:
+    """An engine over a model with previews of either kind, which may cost what they like."""
+    monkeypatch.setattr("rbee_sd.engine.previews.SHARE", 1e9)
     bench = Bench(model if request.param == "linear" else with_taesd)
     yield bench
     bench.engine.close()

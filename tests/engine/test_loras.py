@@ -239,6 +239,32 @@ def test_the_file_of_a_lora_is_read_in_the_other_thread_before_its_job_begins(
     assert [(main, names) for main, _, names in told] == [(True, []), (True, [])]
 
 
+@pytest.mark.parametrize("fails, code", [(1, ""), (2, "out_of_memory")])
+def test_a_lora_without_room_is_tried_again_without_those_that_nobody_uses(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: int, code: str
+) -> None:
+    expected = picture(bench.model, **with_loras("red"))
+    bench.model._loras._keep(0)
+    draw(bench.model, **with_loras("blue", steps=1))
+    load_lora = bench.model.pipe.load_lora_weights
+    failures = iter([torch.OutOfMemoryError("no room")] * fails)
+    loaded: list[int] = []
+
+    def full(*arguments: Any, **options: Any) -> None:
+        loaded.append(len(bench.model.pipe.get_list_adapters().get("unet", ())))
+        for failure in failures:
+            raise failure
+        load_lora(*arguments, **options)
+
+    monkeypatch.setattr(bench.model.pipe, "load_lora_weights", full)
+    bench.run(work("red", **with_loras("red")), work("plain", seed=3))
+    assert [said.code for said in bench.heard(Failed)] == ([code] if code else [])
+    assert loaded == [1, 0]
+    if not code:
+        assert difference(bench.picture("red"), expected) == 0
+    assert_as_alone(bench, work("plain", seed=3))
+
+
 def test_one_job_may_want_more_loras_than_are_kept(fresh: Diffusion) -> None:
     names = [f"many{n}" for n in range(MANY)]
     all_of_them = pixels(draw(fresh, **with_loras(*names, scale=0.1))[0])

@@ -162,6 +162,17 @@ def test_an_owner_with_many_signatures_has_no_more_turns_than_one_with_one(begun
     assert sum(places(turns.choose([*crowd, modest])) == [9] for _ in range(100)) == 50
 
 
+@pytest.mark.parametrize("cap, others", [(2, 1), (2, 2), (4, 2), (4, 3)])
+def test_an_owner_who_shares_a_signature_with_another_has_its_turns_in_all_of_its_own(cap: int, others: int) -> None:
+    turns = Turns()
+    waiting = [job(0, owner="a", signature="x", cap=cap), job(1, owner="a", signature="y", cap=cap)]
+    waiting += [job(2 + n, owner="b", signature="y", cap=cap) for n in range(others)]
+    had = Counter(place for _ in range(200) for place in places(turns.choose(waiting)))
+    assert had[0] >= 50
+    assert had[1] >= 50
+    assert had[2] >= 50
+
+
 def test_an_owner_who_leaves_and_comes_back_does_not_get_ahead() -> None:
     turns, modest = Turns(), job(1, owner="modest", cap=2)
     had = 0

@@ -157,9 +157,29 @@ async def test_small_pictures_come_in_where_one_of_the_models_own_size_has_room(
         assert bench.worker.takes(0, "", "", 32 * 32)
         bench.submit(f"small {number}", width=32, height=32)
     assert not bench.worker.takes(0, "", "", 8 * 8)
-    bench.engine.say(Finished("small 0", (b"png",)))
+    # A large one does not wait for small ones, but for those of its size.
+    assert bench.takes(0) == [True]
+    bench.submit("own size again")
     assert bench.takes(0) == [False]
+    bench.engine.say(Finished("own size", (b"png",)))
+    assert not bench.worker.takes(0, "", "", 32 * 32)
+    bench.engine.say(Finished("small 0", (b"png",)))
     assert bench.worker.takes(0, "", "", 32 * 32)
+
+
+@pytest.mark.parametrize("priority", [0, 5])
+def test_small_pictures_do_not_keep_a_large_one_out_however_many_come(priority: int) -> None:
+    small = [Place(0, f"owner {number}", weight=0.25) for number in range(8)]
+    assert has_room(small, Place(priority, "another", weight=1.0), 1, 8)
+    # Of an owner who has others there: as soon as one of them ends, since it is first in line.
+    large = Place(0, "owner 0", weight=1.0)
+    assert not has_room(small, large, 1, 8)
+    assert has_room(small[1:], large, 1, 8)
+    assert has_room(small[:7], large, 1, 8)
+    # Nor do large ones add up to more than there is room for.
+    assert not has_room([*small[:3], large], Place(0, "owner 0", weight=1.0), 1, 8)
+    assert not has_room([*small[:3], large, large], Place(priority, "another", weight=1.0), 1, 8)
+    assert not has_room([*small[:3], large], small[0], 1, 8)
 
 
 async def test_however_small_they_are_no_more_jobs_come_in_than_the_setting_says(bench: Bench) -> None:
