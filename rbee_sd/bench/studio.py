@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE_AIM = 120.0
-"""KB, of 1024 bytes."""
+"""KB, of 1000 bytes."""
 PAINT_AIM = 300.0
 """Milliseconds."""
 FRAME_AIM = 17.0
@@ -91,7 +91,7 @@ async def _new(plan: Plan) -> list[Figure]:
                     tick()
             files = await _aside(page.files)
             figures = [
-                Figure("page_kb", "the page, not compressed", sum(files.values()) / 1024, "KB", PAGE_AIM),
+                Figure("page_kb", "the page, not compressed", sum(files.values()) / 1000, "KB", PAGE_AIM),
                 Figure("page_files", "files that it consists of", len(files), "files"),
                 Figure("paint_ms", f"first paint, median of {len(paints)}", statistics.median(paints), "ms", PAINT_AIM),
                 Figure("paint_worst_ms", "first paint, worst", max(paints), "ms", PAINT_AIM),

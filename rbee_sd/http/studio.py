@@ -1,7 +1,7 @@
 """The studio: the page at `/`, and the modules and the stylesheet that it consists of. Front process, IOLoop thread.
 
-The files are read once, with the module's first use, and answered from memory: 120 KB at most. A browser asks each time
-whether its copy is still the right one (ETag), so that the page is never of two versions.
+The files are read once, with the module's first use, and answered from memory: 120,000 bytes at most. A browser asks
+each time whether its copy is still the right one (ETag), so that the page is never of two versions.
 """
 
 from __future__ import annotations

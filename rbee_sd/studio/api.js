@@ -2,13 +2,29 @@
 // The worker's HTTP interface: requests with the key, errors as objects, pictures as addresses that an <img> can take.
 
 import { keep, kept } from "./dom.js";
-import { parse } from "./seed.js";
 
 const PATIENCE = 20_000; // ms
 
+/**
+ * What a JSON text says, with the seeds in it as BigInts: they go to 2^63, further than JavaScript's numbers are exact. A
+ * browser without the means for that rounds the largest.
+ */
+export function parse(/** @type {string} */ text) {
+  return JSON.parse(text, (name, value, context = {}) => {
+    if (name !== "seed" || !Number.isInteger(value)) return value;
+    return BigInt(Number.isSafeInteger(value) ? value : context.source ?? value);
+  });
+}
+
+/** A seed as a person wrote it, for `JSON.stringify`; what is none is the worker's to refuse. */
+export function written(/** @type {string} */ text) {
+  if (!/^\d{1,19}$/.test(text)) return text;
+  return /** @type {any} */ (JSON).rawJSON?.(String(BigInt(text))) ?? Number(text);
+}
+
 /** A request that the worker refused. `fields` are the wrong ones: `{field, message}`. */
 export class Refused extends Error {
-  constructor(/** @type {number} */ status, /** @type {any} */ error) {
+  constructor(/** @type {number} */ status, error) {
     super(error?.message ?? `the worker answered ${status}`);
     this.status = status;
     this.code = error?.code ?? "";
@@ -17,7 +33,7 @@ export class Refused extends Error {
 }
 
 /** What went wrong, as a sentence for people. */
-export function sentence(/** @type {any} */ error) {
+export function sentence(error) {
   if (!(error instanceof Refused)) return "The worker cannot be reached; try again in a moment.";
   if (/^(image|job)_(expired|gone|not_found)$/.test(error.code)) return "It is gone: deleted, or too old to be kept.";
   return error.message;
@@ -35,12 +51,10 @@ export function onKeyNeeded(/** @type {typeof askForKey} */ ask) {
 }
 
 /**
- * `fetch`, with the key; asks for it when the worker does. Raises `Refused`, or `TypeError` without a connection.
- * @param {string} path
- * @param {RequestInit} [options]
- * @param {number} [patience]  ms until it is given up, with a `DOMException`
+ * `fetch`, with the key; asks for it when the worker does. Raises `Refused`, `TypeError` without a connection, or after
+ * `patience` ms, where that is given, `DOMException`.
  */
-export async function request(path, options = {}, patience = 0) {
+export async function request(/** @type {string} */ path, /** @type {RequestInit} */ options = {}, patience = 0) {
   for (;;) {
     const sent = key;
     const headers = new Headers(options.headers);
@@ -57,7 +71,7 @@ export async function request(path, options = {}, patience = 0) {
   }
 }
 
-async function ask(/** @type {boolean} */ wrong) {
+async function ask(wrong) {
   const { text, remember } = await askForKey(wrong);
   key = text;
   keep("sessionStorage", "key", text);
@@ -85,10 +99,8 @@ const newest = new WeakMap();
 /**
  * Show a picture of the worker in an <img>; with a key it has to be fetched first, since an <img> cannot send one.
  * Raises when it cannot be shown, unless another is to be shown there meanwhile.
- * @param {HTMLImageElement} image
- * @param {string} url
  */
-export async function show(image, url) {
+export async function show(/** @type {HTMLImageElement} */ image, /** @type {string} */ url) {
   const turn = {};
   newest.set(image, turn);
   let address = "";

@@ -1,29 +1,31 @@
 // @ts-check
 // Elements: finding them, making them, and words for numbers. Text is always set as text, never as markup.
 
-/**
- * The element with this id; the page has it.
- * @param {string} id
- * @returns {any}
- */
+/** The element with this id; the page has it. @type {(id: string) => any} */
 export const byId = (id) => document.getElementById(id);
 
 /**
- * A new element. Properties named `on…` listen, `data-…` and `aria-…` are attributes, the others are set as they are.
- * @param {string} tag
- * @param {Record<string, any>} [properties]
- * @param {...(Node | string)} children
- * @returns {any}
+ * A new element. Properties with a hyphen are attributes, the others are set as they are.
+ * @type {(tag: string, properties?: Record<string, any>, ...children: (Node | string)[]) => any}
  */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name.includes("-") || name === "for" || name === "role") element.setAttribute(name, value);
+    if (name.includes("-")) element.setAttribute(name, value);
     else /** @type {any} */ (element)[name] = value;
   }
   element.append(...children);
   return element;
+}
+
+/** A small button. */
+export function button(/** @type {string} */ text, /** @type {(event: any) => void} */ onclick, properties = {}) {
+  return make("button", { type: "button", className: "quiet", onclick, ...properties }, text);
+}
+
+/** Listen to an element, or to the one with this id. */
+export function on(target, /** @type {string} */ kind, /** @type {(event: any) => void} */ act) {
+  (typeof target === "string" ? byId(target) : target).addEventListener(kind, act);
 }
 
 /** Set an element's text only when it is another one: what does not change is not painted again. */
@@ -54,13 +56,10 @@ export function bytes(/** @type {number} */ n) {
   return n < 2 ** 20 ? `${Math.ceil(n / 1024)} KB` : n < 2 ** 30 ? `${(n / 2 ** 20).toFixed(1)} MB` : `${(n / 2 ** 30).toFixed(1)} GB`;
 }
 
-/**
- * Keep a value for the next visit, in `localStorage` or `sessionStorage`; a browser that keeps nothing is no error.
- * @param {"localStorage" | "sessionStorage"} where
- * @param {string} name
- * @param {any} value  undefined: keep it no more
- */
-export function keep(where, name, value) {
+/** @typedef {"localStorage" | "sessionStorage"} Where */
+
+/** Keep a value for the next visit, undefined: no more. A browser that keeps nothing is no error. */
+export function keep(/** @type {Where} */ where, /** @type {string} */ name, value) {
   try {
     if (value === undefined) window[where].removeItem(`rbee-sd.${name}`);
     else window[where].setItem(`rbee-sd.${name}`, JSON.stringify(value));
@@ -68,7 +67,7 @@ export function keep(where, name, value) {
 }
 
 /** What was kept, or `otherwise`. */
-export function kept(/** @type {"localStorage" | "sessionStorage"} */ where, /** @type {string} */ name, /** @type {any} */ otherwise) {
+export function kept(/** @type {Where} */ where, /** @type {string} */ name, otherwise) {
   try {
     return JSON.parse(window[where].getItem(`rbee-sd.${name}`) ?? "null") ?? otherwise;
   } catch {

@@ -2,19 +2,17 @@
 // The feed: one stream of all jobs' events for this tab, which comes back by itself and goes on where it was.
 // An EventSource can send no key and gives up on some errors, so the stream is read with fetch.
 
-import { request } from "./api.js";
-import { parse } from "./seed.js";
+import { parse, request } from "./api.js";
 
 const SILENCE = 25_000; // ms without even a heartbeat, of which one comes each ten seconds: the connection is dead
 const FIRST_WAIT = 300;
 const LONGEST_WAIT = 8_000;
 
 /**
- * The events in a stream of bytes, by the HTML standard, section 9.2, as far as the worker makes use of it.
- * @param {ReadableStream<Uint8Array>} body
- * @param {() => void} heard  called with whatever comes
+ * The events in a stream of bytes, by the HTML standard, section 9.2, as far as the worker makes use of it. `heard` is
+ * called with whatever comes.
  */
-export async function* eventsIn(body, heard) {
+async function* eventsIn(/** @type {ReadableStream<Uint8Array>} */ body, /** @type {() => void} */ heard) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let text = "";
@@ -40,8 +38,7 @@ export class Feed {
   #last = 0;
   #failures = 0;
   #timer = 0;
-  #opening = false;
-  /** @type {AbortController | null} the stream that was asked for last */
+  /** @type {AbortController | null} the stream that was asked for last: being opened, where it is not the next */
   #newest = null;
   /** @type {AbortController | null} the stream that events come from */
   #standing = null;
@@ -63,6 +60,10 @@ export class Feed {
     });
   }
 
+  get #opening() {
+    return this.#newest !== this.#standing;
+  }
+
   /** There is a new job of ours: have the worker know that somebody waits for it. */
   listen() {
     // To one that is being opened the worker may listen already: if it were given up, its jobs would be left.
@@ -73,9 +74,8 @@ export class Feed {
   open() {
     clearTimeout(this.#timer);
     const controller = new AbortController();
-    if (this.#newest !== this.#standing) this.#newest?.abort();
+    if (this.#opening) this.#newest?.abort();
     this.#newest = controller;
-    this.#opening = true;
     void this.#follow(controller);
   }
 
@@ -83,11 +83,10 @@ export class Feed {
     clearTimeout(this.#timer);
     const streams = [this.#newest, this.#standing];
     this.#newest = this.#standing = null;
-    this.#opening = false;
     for (const stream of streams) stream?.abort();
   }
 
-  async #follow(/** @type {AbortController} */ controller) {
+  async #follow(controller) {
     const from = this.#last;
     const jobs = this.page.jobs();
     let watchdog = 0;
@@ -104,7 +103,6 @@ export class Feed {
       this.#standing = controller;
       this.#named = new Set(jobs);
       this.#failures = 0;
-      this.#opening = false;
       if (again) this.page.opened();
       // Others may have come while it was opened.
       this.listen();
@@ -124,7 +122,7 @@ export class Feed {
       this.page.lost();
     }
     if (this.#newest === controller) {
-      this.#opening = false;
+      this.#newest = this.#standing;
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures++) * (0.75 + Math.random() / 2);
       this.#timer = setTimeout(() => this.open(), wait);
     }

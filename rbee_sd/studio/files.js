@@ -2,8 +2,8 @@
 // Files that a person gives to the page: dropped on it, pasted, or chosen.
 
 import { pictureFile } from "./api.js";
-import { byId } from "./dom.js";
-import { settingsIn } from "./png.js";
+import { byId, on } from "./dom.js";
+import { settingsIn } from "./recipe.js";
 
 /**
  * Listen for them.
@@ -51,16 +51,16 @@ export function takeFiles({ startFrom, readSettings }) {
 }
 
 /** The picture in what was dropped: a file, or one of the worker's own; nothing in it where there is none. */
-async function fileIn(/** @type {DataTransfer | null} */ data) {
+async function fileIn(data) {
   const link = data?.getData("text/uri-list") ?? "";
   return pictureIn(data) ?? (link.startsWith(`${location.origin}/`) ? pictureFile(link) : new Blob());
 }
 
 /** A button that opens the browser's dialog for a file. */
-function chosen(/** @type {string} */ name, /** @type {(file: Promise<Blob>) => void} */ take) {
+function chosen(name, /** @type {(file: Promise<Blob>) => void} */ take) {
   const input = byId(`${name}-file`);
-  byId(`${name}-choose`).addEventListener("click", () => input.click());
-  input.addEventListener("change", () => {
+  on(`${name}-choose`, "click", () => input.click());
+  on(input, "change", () => {
     const [file] = input.files;
     if (file) take(Promise.resolve(file));
     input.value = "";
@@ -71,10 +71,10 @@ function chosen(/** @type {string} */ name, /** @type {(file: Promise<Blob>) => 
 const covered = () => document.querySelector("dialog[open]") !== null;
 
 /** Whether text is pasted where one writes. Word processors add a picture of it; a copied picture, its name or address. */
-function isForText(/** @type {ClipboardEvent} */ event) {
+function isForText(event) {
   const text = event.clipboardData?.getData("text/plain").trim() ?? "";
-  return /** @type {Element} */ (event.target).matches?.("textarea, [type=text], [type=number]") && /^(?!\w+:\S+$|.*\.(png|jpe?g|webp|gif|avif)$)./i.test(text);
+  return event.target.matches?.("textarea, [type=text], [type=number]") && /^(?!\w+:\S+$|.*\.(png|jpe?g|webp|gif|avif)$)./i.test(text);
 }
 
-const pictureIn = (/** @type {DataTransfer | null} */ data) => [...(data?.files ?? [])].find((file) => file.type.startsWith("image/"));
-const zoneOf = (/** @type {DragEvent} */ event) => /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest?.("[data-drop]"));
+const pictureIn = (data) => [...(data?.files ?? [])].find((file) => file.type.startsWith("image/"));
+const zoneOf = (event) => event.target.closest?.("[data-drop]");

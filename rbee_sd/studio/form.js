@@ -2,15 +2,14 @@
 // The form: what the person has set, within the offer, and the request that comes of it. What nobody has touched is left
 // to the model. Values are kept for the next visit.
 
-import { byId, keep, kept, make } from "./dom.js";
-import { NUMBERS, showOffer, showSettings, TEXTS } from "./fields.js";
-import { showLoras } from "./loras.js";
+import { written } from "./api.js";
+import { button, byId, keep, kept, on } from "./dom.js";
+import { NUMBERS, showLoras, showOffer, showSettings, TEXTS } from "./fields.js";
 import { boundsOf, NONE, offerFor, settle, shaped, sizeFrom } from "./offer.js";
-import { written } from "./seed.js";
 
 const SHAPES = /** @type {[string, number][]} */ ([["1:1", 1], ["3:4", 3 / 4], ["4:3", 4 / 3], ["9:16", 9 / 16], ["16:9", 16 / 9]]);
 /** What cannot be done with the picture that is there, where only this can. */
-const LESS = /** @type {Record<string, string>} */ ({ image_generation: "starting from a picture", image_transform: "a mask" });
+const LESS = { image_generation: "starting from a picture", image_transform: "a mask" };
 
 export class Form {
   /** @type {Record<string, any>} what was set; nothing stands for the model's own */
@@ -20,14 +19,13 @@ export class Form {
   #offer = NONE;
 
   /**
-   * @param {{submit: () => void, input: import("./input.js").Input, lost: (what: string[]) => void}} page
-   *   `lost` is told what was set and is not to be had with the model that is chosen now
+   * @param {{submit: () => void, input: import("./input.js").Input, seed: () => bigint | null, lost: (what: string[]) => void}} page
+   *   `seed` is that of the picture in sight; `lost` is told what was set and is not to be had with the chosen model
    */
   constructor(page) {
     this.page = page;
     this.input = page.input;
-    const form = byId("form");
-    form.addEventListener("submit", (/** @type {Event} */ event) => {
+    on("form", "submit", (event) => {
       event.preventDefault();
       page.submit();
     });
@@ -38,29 +36,26 @@ export class Form {
       }
     });
     for (const name of [...NUMBERS, ...TEXTS]) {
-      byId(name).addEventListener(byId(name).tagName === "SELECT" ? "change" : "input", () => this.#typed(name));
+      on(name, byId(name).tagName === "SELECT" ? "change" : "input", () => this.#typed(name));
     }
-    byId("seed").addEventListener("input", () => this.lock(byId("seed").value.trim()));
-    byId("lock").addEventListener("click", () => this.lock(this.#set.seed ? "" : byId("seed").value.trim() || String(this.lastSeed ?? "")));
-    byId("finish").addEventListener("change", () => this.#keep({ finish: byId("finish").checked }));
-    byId("swap").addEventListener("click", () => {
+    on("seed", "input", () => this.lock(byId("seed").value.trim()));
+    on("lock", "click", () => this.lock(this.#set.seed ? "" : String(page.seed() ?? "")));
+    on("finish", "change", () => this.#keep({ finish: byId("finish").checked }));
+    on("swap", "click", () => {
       const { width, height } = this.size();
       if (width !== height) this.#keep({ width: height, height: width });
     });
-    byId("reset").addEventListener("click", () => {
-      const { prompt, finish } = this.#set;
-      this.#settle({ prompt, finish });
+    on("reset", "click", () => {
+      const { prompt, model, finish } = this.#set;
+      page.lost(this.#settle({ prompt, model, finish }));
     });
-    byId("shapes").replaceChildren(...SHAPES.map(([name, ratio]) =>
-      make("button", { type: "button", className: "quiet", onclick: () => this.#keep(shaped(this.#offer, ratio)) }, name)));
+    byId("shapes").replaceChildren(...SHAPES.map(([name, ratio]) => button(name, () => this.#keep(shaped(this.#offer, ratio)))));
     this.input.onChange(() => this.#show());
-    /** @type {bigint | null} the seed of the last picture */
-    this.lastSeed = null;
     this.#show();
   }
 
   /** What the worker can do: the form offers of that what the chosen model can, and no more. */
-  offer(/** @type {any} */ capabilities) {
+  offer(capabilities) {
     this.#capabilities = capabilities;
     const offer = offerFor(capabilities, this.#set.model);
     const same = JSON.stringify({ ...offer, defaults: null }) === JSON.stringify({ ...this.#offer, defaults: null });
@@ -78,11 +73,11 @@ export class Form {
   }
 
   /** Take over settings of another picture, which can be anybody's. Returns, in words, what is not to be had here. */
-  apply(/** @type {any} */ settings) {
-    const taken = /** @type {Record<string, any>} */ ({ negative_prompt: "", finish: this.#set.finish });
+  apply(settings) {
+    const taken = { negative_prompt: "", finish: this.#set.finish };
     for (const name of NUMBERS) if (isNumber(settings[name])) taken[name] = Number(settings[name]);
     for (const name of TEXTS) if (settings[name] && typeof settings[name] === "string") taken[name] = settings[name];
-    const loras = /** @type {any[]} */ (Array.isArray(settings.loras) ? settings.loras : []).filter((lora) => typeof lora?.name === "string");
+    const loras = (Array.isArray(settings.loras) ? settings.loras : []).filter((lora) => typeof lora?.name === "string");
     taken.loras = loras.map(({ name, scale }) => ({ name, scale: isNumber(scale) ? Number(scale) : 1 }));
     if (isNumber(settings.seed)) taken.seed = String(settings.seed);
     return this.#settle(taken);
@@ -110,7 +105,7 @@ export class Form {
   /** What the model makes where nothing is set, as far as it is known. */
   #own() {
     const picture = this.input.size();
-    return /** @type {Record<string, number>} */ ({ ...this.#offer.defaults, count: 1, ...(picture && sizeFrom(this.#offer, picture)) });
+    return { ...this.#offer.defaults, count: 1, ...(picture && sizeFrom(this.#offer, picture)) };
   }
 
   #strength() {
@@ -132,9 +127,9 @@ export class Form {
   }
 
   /** Set all of these, as far as they are to be had. Returns what is not, in words. */
-  #settle(/** @type {Record<string, any>} */ settings) {
+  #settle(settings) {
     const before = this.input.operation();
-    const { offer, kept, lost } = this.#capabilities ? settle(this.#capabilities, settings) : { offer: NONE, kept: settings, lost: [] };
+    const { offer, kept, lost } = this.#capabilities ? settle(this.#capabilities, settings) : { offer: NONE, kept: settings, lost: /** @type {string[]} */ ([]) };
     this.#offer = offer;
     this.#set = kept;
     showOffer(offer);
@@ -145,14 +140,14 @@ export class Form {
     return lost;
   }
 
-  #typed(/** @type {string} */ name) {
+  #typed(name) {
     const { value } = byId(name);
     const set = value === "" ? undefined : NUMBERS.includes(name) ? Number(value) : value;
     if (name === "model") this.page.lost(this.#settle({ ...this.#set, model: set }));
     else this.#keep({ [name]: set });
   }
 
-  #keep(/** @type {Record<string, any>} */ changes) {
+  #keep(changes) {
     Object.assign(this.#set, changes);
     keep("localStorage", "form", this.#set);
     this.#show();
@@ -170,6 +165,6 @@ export class Form {
 }
 
 /** Whether it is a number, or text for one, as pictures of other programs hold it. */
-function isNumber(/** @type {any} */ value) {
+function isNumber(value) {
   return ["number", "bigint", "string"].includes(typeof value) && value !== "" && Number.isFinite(Number(value));
 }

@@ -1,17 +1,11 @@
 // @ts-check
 // The gallery: every finished picture, newest first. Only the tiles in sight are in the page, and the worker's list is
-// read on as one scrolls, so that thousands cost no more than a screenful.
+// read on as one scrolls: thousands cost no more than a screenful.
 
 import { get, Refused, show } from "./api.js";
-import { byId, make, say } from "./dom.js";
+import { byId, make, on, say } from "./dom.js";
 
-/**
- * @typedef {object} Item  one picture
- * @property {string} key
- * @property {any} job  as the worker describes it
- * @property {number} index
- * @property {string} url
- */
+/** @typedef {{key: string, job: any, index: number, url: string}} Item  one picture; `job` as the worker describes it */
 
 const PAGE = 100;
 const AHEAD = 3; // screens of tiles that are known before they are in sight
@@ -29,8 +23,10 @@ export class Gallery {
   #loading = false;
   #planned = false;
   #grid = "";
-  /** @type {Map<string, HTMLElement>} the tiles that are in the page */
+  /** @type {Map<string, any>} the tiles that are in the page */
   #tiles = new Map();
+  /** @type {(() => void)[]} how the pictures that did not come are fetched again */
+  #missed = [];
 
   /** @param {(item: Item) => void} open */
   constructor(open) {
@@ -38,11 +34,12 @@ export class Gallery {
     this.list = byId("tiles");
     addEventListener("scroll", () => this.#plan(), { passive: true });
     new ResizeObserver(() => this.#plan()).observe(this.list);
-    this.list.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#move(event));
+    on(this.list, "keydown", (event) => this.#move(event));
   }
 
-  /** Read the list from its beginning, as far as it has news. */
+  /** Read the list from its beginning, as far as it has news, and the pictures in sight that did not come. */
   async load() {
+    for (const again of this.#missed.splice(0)) again();
     if (this.#next !== "" && this.#end === undefined) this.#end = this.#next;
     this.#next = "";
     await this.#more();
@@ -105,7 +102,7 @@ export class Gallery {
     this.#plan();
   }
 
-  #take(/** @type {any[]} */ jobs) {
+  #take(jobs) {
     const known = new Set(this.#items.map((item) => item.job.job_id));
     this.#items.push(...jobs.filter((job) => !known.has(job.job_id)).flatMap(itemsOf));
     this.#items.sort((one, other) => other.job.created_at - one.job.created_at);
@@ -130,7 +127,6 @@ export class Gallery {
     const side = (width - GAP * (across - 1)) / across;
     const row = side + GAP;
     this.across = across;
-    this.row = row;
     this.list.style.height = `${Math.ceil(count / across) * row}px`;
     const first = Math.max(0, Math.floor(-top / row) - AROUND) * across;
     // Some are there also when the gallery is out of sight: the Tab key finds its way.
@@ -155,40 +151,45 @@ export class Gallery {
     for (const [key, tile] of this.#tiles) {
       if (wanted.has(key)) continue;
       // What is not there yet gives way to what is in sight.
-      /** @type {HTMLImageElement} */ (tile.querySelector("img")).src = "";
+      tile.querySelector("img").src = "";
       tile.remove();
       this.#tiles.delete(key);
     }
     if (this.#end !== undefined || count - last < across * Math.ceil(innerHeight / row) * AHEAD) void this.#more();
   }
 
-  #tile(/** @type {Item} */ item) {
-    const image = make("img", { alt: item.job.request?.prompt ?? "", decoding: "async", draggable: false });
-    show(image, `${item.url}?thumbnail=true`).catch(() => {});
+  #tile(item) {
+    const title = item.job.request?.prompt ?? "";
+    const image = make("img", { alt: title, decoding: "async", draggable: false });
+    const fetched = () => void show(image, `${item.url}?thumbnail=true`).catch(() => {
+      if (image.isConnected) this.#missed.push(fetched);
+    });
+    fetched();
     // What is dragged is the picture itself, not what stands for it here.
-    const ondragstart = (/** @type {DragEvent} */ event) => event.dataTransfer?.setData("text/uri-list", new URL(item.url, location.href).href);
-    const tile = make("li", { draggable: true, ondragstart }, make("button", { type: "button", title: item.job.request?.prompt ?? "", onclick: () => this.open(item) }, image));
+    const ondragstart = (event) => event.dataTransfer?.setData("text/uri-list", new URL(item.url, location.href).href);
+    const tile = make("li", { draggable: true, ondragstart }, make("button", { type: "button", title, onclick: () => this.open(item) }, image));
     this.#tiles.set(item.key, tile);
     this.list.append(tile);
     return tile;
   }
 
   /** The arrow keys go from tile to tile. */
-  #move(/** @type {KeyboardEvent} */ event) {
+  #move(event) {
     const across = this.across ?? 1;
     const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across }[event.key];
-    const from = /** @type {HTMLElement} */ (event.target).closest("li");
+    const from = event.target.closest("li");
     if (!by || !from) return;
     event.preventDefault();
     const place = Number(from.dataset.place) + by;
     if (place < 0 || place >= this.#items.length) return;
-    this.list.querySelector(`[data-place="${place}"]`)?.scrollIntoView({ block: "nearest" });
+    const wanted = `[data-place="${place}"]`;
+    this.list.querySelector(wanted)?.scrollIntoView({ block: "nearest" });
     this.#lay();
-    this.list.querySelector(`[data-place="${place}"] button`)?.focus();
+    this.list.querySelector(`${wanted} button`)?.focus();
   }
 }
 
 /** The pictures of a job. */
-export function itemsOf(/** @type {any} */ job) {
-  return job.images.map((/** @type {any} */ image) => ({ key: `${job.job_id} ${image.index}`, job, index: image.index, url: image.url }));
+export function itemsOf(job) {
+  return job.images.map((image) => ({ key: `${job.job_id} ${image.index}`, job, index: image.index, url: image.url }));
 }

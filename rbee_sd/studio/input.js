@@ -1,7 +1,7 @@
 // @ts-check
 // The picture to start from: dropped, pasted, chosen or taken from the gallery, with the mask that was painted over it.
 
-import { byId } from "./dom.js";
+import { byId, on } from "./dom.js";
 
 const [MAKE, CHANGE, INPAINT] = ["image_generation", "image_transform", "image_inpaint"];
 
@@ -21,11 +21,11 @@ export class Input {
   /** @type {(() => void)[]} */
   #observers = [];
 
-  /** @param {(picture: string, size: {width: number, height: number}, mask: HTMLCanvasElement | null) => Promise<HTMLCanvasElement | null>} paint */
+  /** @param {typeof import("./mask.js").paintMask} paint */
   constructor(paint) {
-    byId("input-remove").addEventListener("click", () => this.clear());
-    byId("input-unmask").addEventListener("click", () => this.#masked(null));
-    byId("input-paint").addEventListener("click", async () => {
+    on("input-remove", "click", () => this.clear());
+    on("input-unmask", "click", () => this.#masked(null));
+    on("input-paint", "click", async () => {
       const file = this.#file;
       if (!this.#size) return;
       const mask = await paint(this.#address, this.#size, this.#mask);
@@ -99,7 +99,7 @@ export class Input {
     return { operation, ...(this.#file && { image: this.#data }), ...(operation === INPAINT && this.#mask && { mask: this.#mask.toDataURL("image/png") }) };
   }
 
-  #masked(/** @type {HTMLCanvasElement | null} */ mask) {
+  #masked(mask) {
     this.#mask = mask;
     this.#show();
   }

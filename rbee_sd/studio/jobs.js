@@ -6,27 +6,14 @@ import { get, Refused } from "./api.js";
 import { keep, kept } from "./dom.js";
 
 /**
- * @typedef {object} Job
- * @property {string} id
- * @property {string} state
- * @property {string} operation
- * @property {any} request
- * @property {any} settled
- * @property {number | null} position
- * @property {number} step
- * @property {number | null} total
- * @property {number | null} eta
- * @property {number} attempt
- * @property {bigint | null} seed
- * @property {any[]} images
- * @property {any} error
- * @property {string} narration
- * @property {Map<number, string>} previews  data: addresses, by the number of the image
- * @property {boolean} known  whether its request has been asked for
+ * @typedef {{id: string, state: string, operation: string, request: any, settled: any, position: number | null, step: number,
+ *   total: number | null, eta: number | null, attempt: number, seed: bigint | null, images: any[], error: any, narration: string,
+ *   previews: Map<number, string>, known: boolean}} Job
+ *   `previews`: `data:` addresses, by the number of the image. `known`: whether its request has been asked for.
  */
 
 const LIVE = new Set(["queued", "running"]);
-const ENDS = /** @type {Record<string, string>} */ ({ complete: "completed", error: "failed", cancelled: "cancelled" });
+const ENDS = { complete: "completed", error: "failed", cancelled: "cancelled" };
 const REMEMBERED = 100;
 
 export class Jobs {
@@ -71,7 +58,7 @@ export class Jobs {
   }
 
   /** A job of ours was accepted. */
-  submitted(/** @type {any} */ answer, /** @type {any} */ request) {
+  submitted(answer, request) {
     const job = this.#job(answer.job_id);
     job.request ??= request;
     job.operation = request.operation;
@@ -86,7 +73,7 @@ export class Jobs {
   }
 
   /** An event of the feed. */
-  heard(/** @type {any} */ data) {
+  heard(data) {
     const job = this.#job(data.job_id);
     if (!LIVE.has(job.state)) return;
     if (data.event === "queued") Object.assign(job, { state: "queued", position: data.position, seed: data.seed });
@@ -123,7 +110,7 @@ export class Jobs {
   }
 
   /** A job as the worker describes it. It may be older than what the feed has told meanwhile. */
-  told(/** @type {any} */ view) {
+  told(view) {
     const job = this.#job(view.job_id);
     const { operation, request, seed, position } = view;
     Object.assign(job, { operation, request, seed, known: true });
@@ -147,22 +134,22 @@ export class Jobs {
   async catchUp() {
     const before = new Set([...this.live().map((job) => job.id), ...this.#own]);
     for (const state of ["running", "queued"]) {
-      const { jobs } = await get(`/v1/jobs?state=${state}&limit=200`);
-      for (const view of jobs) {
-        before.delete(view.job_id);
-        this.told(view);
-      }
+      for (const id of await this.#list(state)) before.delete(id);
     }
     await Promise.all([...before].map((id) => this.look(id)));
   }
 
   /** Ask where those that wait stand. */
   async positions() {
-    const { jobs } = await get("/v1/jobs?state=queued&limit=200");
-    for (const view of jobs) this.told(view);
+    await this.#list("queued");
   }
 
-  #job(/** @type {string} */ id) {
+  async #list(state) {
+    const { jobs } = await get(`/v1/jobs?state=${state}&limit=200`);
+    return jobs.map((view) => this.told(view).id);
+  }
+
+  #job(id) {
     let job = this.#jobs.get(id);
     if (!job) {
       job = {
@@ -174,7 +161,7 @@ export class Jobs {
     return job;
   }
 
-  #end(/** @type {Job} */ job, /** @type {string} */ state) {
+  #end(job, state) {
     job.state = state;
     job.previews.clear();
     this.#mine((own) => own.delete(job.id));
@@ -184,7 +171,7 @@ export class Jobs {
     if (ended.length > REMEMBERED) this.#jobs.delete(ended[0].id);
   }
 
-  #gone(/** @type {string} */ id) {
+  #gone(id) {
     this.#mine((own) => own.delete(id));
     const job = this.#jobs.get(id);
     if (!job || !LIVE.has(job.state)) return;
@@ -198,7 +185,7 @@ export class Jobs {
     keep("sessionStorage", "own", this.own());
   }
 
-  #touch(/** @type {Job} */ job) {
+  #touch(job) {
     if (!this.#changed.size) {
       const tell = () => {
         const changed = this.#changed;

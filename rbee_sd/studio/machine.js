@@ -2,14 +2,14 @@
 // The machine: all jobs that wait, run or ended lately, with Cancel at each, and how the engine is.
 
 import { get, remove, sentence } from "./api.js";
-import { byId, bytes, make, say, seconds } from "./dom.js";
+import { button, byId, bytes, make, say, seconds } from "./dom.js";
 import { percentOf, stateOf } from "./watch.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 
 const EVERY = 2_000; // ms
 const ENDED = 8; // that are listed
-const STATES = /** @type {Record<string, string>} */ ({ running: "0", queued: "1" });
+const STATES = { running: 0, queued: 1 };
 const WORK = /^(image|model)_/;
 
 export class Machine {
@@ -47,7 +47,7 @@ export class Machine {
   async ask() {
     if (!this.#up) return;
     const status = await get("/v1/status").catch(() => null);
-    if (!status) return;
+    if (!status || !this.#up) return;
     const { engine } = status;
     this.#pill(status.ready ? "ready" : "busy", status.detail || (status.ready ? `${status.model} · ${status.device}` : status.reason));
     byId("engine").title = `rbee-sd ${status.version}`;
@@ -74,12 +74,12 @@ export class Machine {
     if (this.jobs.live().some((job) => job.state === "queued")) await this.jobs.positions().catch(() => {});
   }
 
-  #pill(/** @type {string} */ state, /** @type {string} */ text) {
+  #pill(state, text) {
     byId("engine").dataset.state = state;
     say(byId("engine"), text);
   }
 
-  #figures(/** @type {[string, string][]} */ figures) {
+  #figures(figures) {
     const list = byId("figures");
     if (!list.children.length) {
       list.replaceChildren(...figures.map(([name]) => make("div", {}, make("dt", {}, name), make("dd", {}))));
@@ -91,7 +91,7 @@ export class Machine {
     const made = this.jobs.all().filter((job) => !job.operation || WORK.test(job.operation));
     const ended = made.filter((job) => !(job.state in STATES)).reverse().slice(0, ENDED);
     const live = made.filter((job) => job.state in STATES)
-      .sort((one, other) => STATES[one.state].localeCompare(STATES[other.state]) || (one.position ?? 0) - (other.position ?? 0));
+      .sort((one, other) => STATES[one.state] - STATES[other.state] || (one.position ?? 0) - (other.position ?? 0));
     const list = [...live, ...ended];
     const places = byId("queue");
     for (const [id, shown] of this.#rows) {
@@ -102,7 +102,7 @@ export class Machine {
     list.forEach((job, place) => {
       let shown = this.#rows.get(job.id);
       if (!shown) this.#rows.set(job.id, shown = row(job, this.page.look));
-      if (places.children[place] !== shown.element) places.insertBefore(shown.element, places.children[place] ?? null);
+      if (places.children[place] !== shown.element) places.insertBefore(shown.element, places.children[place]);
       shown.show(job);
     });
     byId("queue-empty").hidden = list.length > 0;
@@ -110,16 +110,19 @@ export class Machine {
   }
 }
 
-function row(/** @type {Job} */ { id }, /** @type {(id: string) => void} */ look) {
+function row({ id }, look) {
   const title = make("button", { type: "button", className: "what", onclick: () => look(id) });
   const state = make("small", {});
   const bar = make("progress", { max: 100, value: 0, "aria-label": "Progress" });
   let trouble = "";
-  const cancel = make("button", { type: "button", className: "quiet", onclick: () => void remove(id).catch((error) => {
-    trouble = `Not cancelled. ${sentence(error)}`;
-    say(state, trouble);
-    say(byId("said"), trouble);
-  }) }, "✕");
+  const cancel = button("✕", () => {
+    trouble = "";
+    void remove(id).catch((error) => {
+      trouble = `Not cancelled. ${sentence(error)}`;
+      say(state, trouble);
+      say(byId("said"), trouble);
+    });
+  });
   const element = make("li", {}, title, cancel, bar, state);
   return {
     element,

@@ -2,7 +2,7 @@
 // The page as a whole: builds its parts and tells each what it needs of the others.
 
 import { get, onKeyNeeded, Refused, sentence } from "./api.js";
-import { byId, say } from "./dom.js";
+import { byId, on, say } from "./dom.js";
 import { Feed } from "./events.js";
 import { accept, refuse } from "./fields.js";
 import { takeFiles } from "./files.js";
@@ -12,49 +12,48 @@ import { Input } from "./input.js";
 import { Jobs } from "./jobs.js";
 import { Machine } from "./machine.js";
 import { paintMask } from "./mask.js";
-import { settingsIn } from "./png.js";
+import { settingsIn } from "./recipe.js";
 import { submit } from "./submit.js";
 import { Viewer } from "./viewer.js";
 import { Stage } from "./watch.js";
 
 const jobs = new Jobs();
 const input = new Input(paintMask);
-const form = new Form({ submit: generate, input, lost: (what) => { if (what.length) notice(`Not to be had with this model: ${what.join(", ")}.`); } });
+const form = new Form({ submit: generate, input, seed: /** @returns {bigint | null} */ () => stage.seed(), lost });
 const gallery = new Gallery((item) => viewer.open(item));
 const viewer = new Viewer(gallery, {
   reuse,
   useSeed,
-  useAsInput: (file) => void startFrom(Promise.resolve(file)),
+  useAsInput: (file) => startFrom(Promise.resolve(file)),
   deleted: (id) => gallery.drop(id),
 });
-const stage = new Stage(jobs, {
-  open: (id, index) => void open(id, index),
-  useSeed,
-  size: () => form.size(),
-});
-const machine = new Machine(jobs, { look: (id) => stage.look(id), changed: () => void offer() });
+const stage = new Stage(jobs, { open, useSeed, size: () => form.size() });
+const machine = new Machine(jobs, { look: (id) => stage.look(id), changed: offer });
 const feed = new Feed({
   // As many as an address may well hold: the oldest, since the newest have hardly begun.
   jobs: () => jobs.own().slice(0, 200),
   heard: (data) => jobs.heard(data),
-  opened: () => void arrived(),
+  opened: arrived,
   lost: () => machine.reached(false),
 });
 
 jobs.onEnd((job) => {
   if (job.state === "completed" && job.images.length) void gallery.add(job.id);
-  if (job.seed !== null) form.lastSeed = job.seed;
 });
 
 /** What the worker says to people, in one line. */
-function notice(/** @type {string} */ text) {
+function notice(text) {
   say(byId("notice"), text);
+}
+
+function lost(/** @type {string[]} */ what) {
+  if (what.length) notice(`Not to be had with this model: ${what.join(", ")}.`);
 }
 
 let sending = false;
 
 /** Until a request is answered there is no second one. */
-function busy(/** @type {boolean} */ now, text = "Generate") {
+function busy(now, text = "Generate") {
   sending = now;
   byId("generate").setAttribute("aria-disabled", String(now));
   say(byId("generate-text"), text);
@@ -99,13 +98,16 @@ async function offer() {
   if (capabilities) form.offer(capabilities);
 }
 
-async function open(/** @type {string} */ id, /** @type {number} */ index) {
-  try {
+/** What a person asked for; where it fails, that is said. */
+async function attempt(/** @type {() => Promise<void>} */ act) {
+  await act().catch((error) => notice(sentence(error)));
+}
+
+function open(id, /** @type {number} */ index) {
+  void attempt(async () => {
     const view = await get(`/v1/jobs/${id}`);
     if (view.images[index]) viewer.open(gallery.find(id, index) ?? itemsOf(view)[index]);
-  } catch (error) {
-    notice(sentence(error));
-  }
+  });
 }
 
 function useSeed(/** @type {bigint} */ seed) {
@@ -113,40 +115,36 @@ function useSeed(/** @type {bigint} */ seed) {
   notice(`Seed ${seed} is used until you unlock it.`);
 }
 
-function reuse(/** @type {any} */ settings) {
+function reuse(settings) {
   const lost = form.apply(settings);
   byId("prompt").focus();
   notice(`The settings are taken over.${lost.length ? ` Not to be had here: ${lost.join(", ")}.` : ""}`);
 }
 
-async function startFrom(/** @type {Promise<Blob | null>} */ file) {
-  try {
+function startFrom(/** @type {Promise<Blob | null>} */ file) {
+  void attempt(async () => {
     const taken = await input.take(file);
     if (taken === undefined) return;
     notice(!taken ? "That is no picture that can be read; take a PNG, JPEG or WebP." : input.size() ? "" : "The chosen model starts from no picture.");
     if (taken) byId("input").scrollIntoView({ block: "nearest" });
-  } catch (error) {
-    notice(sentence(error));
-  }
+  });
 }
 
-async function readSettings(/** @type {Promise<Blob>} */ file) {
-  try {
+function readSettings(/** @type {Promise<Blob>} */ file) {
+  void attempt(async () => {
     const settings = await settingsIn(await file);
     if (settings) reuse(settings);
     else notice("That file does not say how it was made.");
-  } catch (error) {
-    notice(sentence(error));
-  }
+  });
 }
 
-takeFiles({ startFrom: (file) => void startFrom(file), readSettings: (file) => void readSettings(file) });
+takeFiles({ startFrom, readSettings });
 
+on("key", "cancel", (event) => event.preventDefault());
 onKeyNeeded((wrong) => new Promise((done) => {
   const dialog = byId("key");
   say(byId("key-wrong"), wrong ? "That key is not right." : "");
-  dialog.addEventListener("cancel", (/** @type {Event} */ event) => event.preventDefault());
-  dialog.addEventListener("close", () => done({ text: byId("key-text").value.trim(), remember: byId("key-keep").checked }), { once: true });
+  dialog.onclose = () => done({ text: byId("key-text").value.trim(), remember: byId("key-keep").checked });
   dialog.showModal();
 }));
 

@@ -2,7 +2,7 @@
 // The mask painter: a picture with a painting over it that fingers, a mouse or the keyboard draw on, as near as one
 // likes, and the tools beside it.
 
-import { byId, make } from "./dom.js";
+import { button, byId, make, on } from "./dom.js";
 import { Painting } from "./painting.js";
 
 /** @typedef {{width: number, height: number}} Size */
@@ -12,11 +12,8 @@ const KEY_STEP = 8; // pixels of the picture
 const HELP = "Mask. The arrow keys move the brush, space paints.";
 
 /**
- * Have a person paint a mask over a picture. Gives the mask, or the one before when they change their mind.
- * @param {string} picture  its address
- * @param {Size} size
- * @param {HTMLCanvasElement | null} before
- * @returns {Promise<HTMLCanvasElement | null>}
+ * Have a person paint a mask over the picture at an address. Gives the mask, or the one before when they change their mind.
+ * @type {(picture: string, size: Size, before: HTMLCanvasElement | null) => Promise<HTMLCanvasElement | null>}
  */
 export function paintMask(picture, size, before) {
   const dialog = byId("painter");
@@ -28,14 +25,14 @@ export function paintMask(picture, size, before) {
       dialog.close();
     };
     dialog.replaceChildren(make("div", { className: "row actions" }, ...painter.tools(),
-      button("Cancel", () => dialog.close(), "quiet close"), button("Use this mask", finish, "primary")), painter.table);
-    dialog.onkeydown = (/** @type {KeyboardEvent} */ event) => {
+      button("Cancel", () => dialog.close(), { className: "quiet close" }), button("Use this mask", finish, { className: "primary" })), painter.table);
+    dialog.onkeydown = (event) => {
       if (event.key === "z" && (event.ctrlKey || event.metaKey)) painter.painting.undo();
     };
-    dialog.addEventListener("close", () => {
+    dialog.onclose = () => {
       dialog.replaceChildren();
       done(result);
-    }, { once: true });
+    };
     dialog.showModal();
     painter.painting.canvas.focus();
   });
@@ -56,19 +53,16 @@ class Painter {
     Object.assign(canvas, { tabIndex: 0, role: "application", ariaLabel: HELP });
     this.sheet = make("div", { className: "sheet" }, make("img", { src: picture, alt: "", draggable: false }), canvas);
     this.sheet.style.setProperty("--ratio", String(size.width / size.height));
-    this.sheet.style.aspectRatio = "var(--ratio)";
     this.ring = make("div", { className: "ring", hidden: true });
     this.table = make("div", { className: "table" }, this.sheet, this.ring);
     this.brush = make("input", { type: "range", id: "brush-size", min: 1, max: 100, value: 12 });
-    canvas.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => this.#press(event));
-    canvas.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => this.#move(event));
-    for (const end of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(end, (/** @type {PointerEvent} */ event) => this.#down.delete(event.pointerId));
-    }
-    canvas.addEventListener("pointerleave", () => { this.ring.hidden = true; });
-    canvas.addEventListener("contextmenu", (/** @type {Event} */ event) => event.preventDefault());
-    canvas.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#key(event));
-    this.table.addEventListener("wheel", (/** @type {WheelEvent} */ event) => {
+    on(canvas, "pointerdown", (event) => this.#press(event));
+    on(canvas, "pointermove", (event) => this.#move(event));
+    for (const end of ["pointerup", "pointercancel"]) on(canvas, end, (event) => this.#down.delete(event.pointerId));
+    on(canvas, "pointerleave", () => { this.ring.hidden = true; });
+    on(canvas, "contextmenu", (event) => event.preventDefault());
+    on(canvas, "keydown", (event) => this.#key(event));
+    this.table.addEventListener("wheel", (event) => {
       event.preventDefault();
       this.#zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
     }, { passive: false });
@@ -77,55 +71,55 @@ class Painter {
   /** Brush, eraser and the rest of them. */
   tools() {
     const brushes = [button("Brush", () => choose(false)), button("Erase", () => choose(true))];
-    const choose = (/** @type {boolean} */ erase) => {
+    const choose = (erase) => {
       this.#erase = erase;
       brushes.forEach((each, place) => each.setAttribute("aria-pressed", String(erase === (place === 1))));
     };
     choose(false);
-    const nearer = (/** @type {number} */ factor) => {
+    const nearer = (factor) => {
       const { left, top, width, height } = this.table.getBoundingClientRect();
       this.#zoom(factor, left + width / 2, top + height / 2);
     };
     return [
-      ...brushes, make("label", { for: "brush-size" }, "Size"), this.brush,
+      ...brushes, make("label", { htmlFor: "brush-size" }, "Size"), this.brush,
       button("Undo", () => this.painting.undo()),
       button("Invert", () => this.painting.act({ kind: "invert" })),
       button("Clear", () => this.painting.act({ kind: "clear" })),
-      button("−", () => nearer(1 / 1.5), "quiet", "Smaller"), button("+", () => nearer(1.5), "quiet", "Larger"),
+      button("−", () => nearer(1 / 1.5), { title: "Smaller" }), button("+", () => nearer(1.5), { title: "Larger" }),
     ];
   }
 
-  #begin(/** @type {[number, number]} */ point, erase = this.#erase) {
+  #begin(point, erase = this.#erase) {
     this.painting.act({ kind: "stroke", erase, size: this.#across(), points: [point] });
   }
 
-  #press(/** @type {PointerEvent} */ event) {
+  #press(event) {
     this.painting.canvas.setPointerCapture(event.pointerId);
     this.#down.set(event.pointerId, event);
     // A second finger means to zoom: what the first began to paint was not meant.
-    if (this.#down.size === 2) this.painting.undo();
+    if (this.#down.size === 2) this.painting.withdraw();
     else if (this.#down.size === 1) this.#begin(this.#spot(event), this.#erase || event.button === 2);
   }
 
-  #move(/** @type {PointerEvent} */ event) {
+  #move(event) {
     if (event.pointerType !== "touch") this.#show(event.clientX, event.clientY);
     const before = this.#down.get(event.pointerId);
     if (!before) return;
     this.#down.set(event.pointerId, event);
     if (this.#down.size > 1) this.#pinch(before, event);
-    else for (const each of event.getCoalescedEvents().length ? event.getCoalescedEvents() : [event]) this.painting.extend(this.#spot(each));
+    else for (const each of [...event.getCoalescedEvents(), event]) this.painting.extend(this.#spot(each));
   }
 
-  #pinch(/** @type {PointerEvent} */ before, /** @type {PointerEvent} */ event) {
+  #pinch(before, event) {
     const other = [...this.#down.values()].find((each) => each.pointerId !== event.pointerId);
     if (!other) return;
-    const apart = (/** @type {PointerEvent} */ one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+    const apart = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
     this.#view.x += (event.clientX - before.clientX) / 2;
     this.#view.y += (event.clientY - before.clientY) / 2;
     this.#zoom(apart(event) / Math.max(1, apart(before)), (event.clientX + other.clientX) / 2, (event.clientY + other.clientY) / 2);
   }
 
-  #key(/** @type {KeyboardEvent} */ event) {
+  #key(event) {
     const { cursor, size } = this;
     const step = event.shiftKey ? 1 : KEY_STEP;
     const [x, y] = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key] ?? [0, 0];
@@ -143,15 +137,15 @@ class Painter {
     return Math.max(1, (Number(this.brush.value) / 200) * Math.max(this.size.width, this.size.height));
   }
 
-  /** From the window's coordinates to the picture's. */
-  #spot(/** @type {PointerEvent} */ at) {
+  /** From the window's coordinates to the picture's. @returns {[number, number]} */
+  #spot(at) {
     const box = this.painting.canvas.getBoundingClientRect();
     const { width, height } = this.size;
-    return /** @type {[number, number]} */ ([((at.clientX - box.left) / box.width) * width, ((at.clientY - box.top) / box.height) * height]);
+    return [((at.clientX - box.left) / box.width) * width, ((at.clientY - box.top) / box.height) * height];
   }
 
   /** Zoom so that what is at this place of the window stays there. */
-  #zoom(/** @type {number} */ factor, /** @type {number} */ clientX, /** @type {number} */ clientY) {
+  #zoom(factor, clientX, clientY) {
     const { sheet } = this;
     const box = this.table.getBoundingClientRect();
     const { zoom: before, x, y } = this.#view;
@@ -162,15 +156,11 @@ class Painter {
   }
 
   /** Show the brush at this place of the window. */
-  #show(/** @type {number} */ clientX, /** @type {number} */ clientY) {
+  #show(clientX, clientY) {
     const box = this.table.getBoundingClientRect();
     const across = (this.#across() * this.painting.canvas.getBoundingClientRect().width) / this.size.width;
     this.ring.hidden = false;
     this.ring.style.width = this.ring.style.height = `${across}px`;
     this.ring.style.transform = `translate(${clientX - box.left - across / 2}px, ${clientY - box.top - across / 2}px)`;
   }
-}
-
-function button(/** @type {string} */ text, /** @type {() => void} */ onclick, className = "quiet", title = "") {
-  return make("button", { type: "button", className, onclick, title }, text);
 }

@@ -25,7 +25,7 @@ const STEPS = 20; // that the worker reckons with, of a model that was not loade
  * @returns {Offer}
  */
 export function offerFor(/** @type {any} */ { model_details, batching, limits, ...all }, /** @type {string | undefined} */ model) {
-  const own = model_details.find((/** @type {any} */ each) => (model ? each.name === model : each.default)) ?? {};
+  const own = model_details.find((each) => (model ? each.name === model : each.default)) ?? {};
   return {
     ...all,
     operations: own.operations ?? MADE,
@@ -36,21 +36,16 @@ export function offerFor(/** @type {any} */ { model_details, batching, limits, .
   };
 }
 
-/**
- * The offer for the model that settings name, and the settings brought within it.
- * @param {any} capabilities
- * @param {Record<string, any>} settings
- * @returns {{offer: Offer, kept: Record<string, any>, lost: string[]}}  lost: in words
- */
-export function settle(capabilities, settings) {
+/** The offer for the model that settings name, those of them that are within it, and in words those that are not. */
+export function settle(capabilities, /** @type {Record<string, any>} */ settings) {
   const kept = { ...settings };
   const lost = /** @type {string[]} */ ([]);
-  const among = (/** @type {string} */ name, /** @type {string[]} */ there) => {
+  const among = (name, there) => {
     if (kept[name] === undefined || there.includes(kept[name])) return;
     lost.push(`${name} ${kept[name]}`);
     delete kept[name];
   };
-  const within = (/** @type {string} */ what, /** @type {number} */ value, /** @type {number[]} */ range) => {
+  const within = (what, value, range) => {
     const found = nearest(value, range);
     if (found !== value) lost.push(`${what} ${value}`);
     return found;
@@ -77,13 +72,12 @@ export function settle(capabilities, settings) {
 }
 
 /**
- * The bounds of the numbers that depend on others: one step must be left to do, and the work of all is limited.
- * @param {Offer} offer
- * @param {{width: number, height: number, steps?: number, strength: number}} settings  strength: 1 without a picture
+ * The bounds of the numbers that depend on others: one step must be left to do, and the work of all is limited. The
+ * strength is 1 without a picture.
  */
-export function boundsOf({ limits, defaults }, { width, height, steps, strength }) {
+export function boundsOf(/** @type {Offer} */ { limits, defaults }, { width, height, steps, strength }) {
   const room = (limits.max_megapixel_steps * 1e6) / (width * height * strength);
-  const within = (/** @type {number} */ most, /** @type {number} */ fit) => Math.max(1, Math.min(most, Math.floor(fit)));
+  const within = (most, fit) => Math.max(1, Math.min(most, Math.floor(fit)));
   const most = within(limits.max_steps, room);
   const done = Math.min(steps ?? defaults?.steps ?? STEPS, most);
   return { steps: most, count: within(limits.max_count, room / done), strength: Math.ceil(20 / done) / 20 };
@@ -105,7 +99,7 @@ export function sizeFrom(/** @type {Offer} */ offer, /** @type {{width: number, 
   return { width: sides[0], height: sides[1] };
 }
 
-function nearest(/** @type {number} */ value, /** @type {number[]} */ [least, most, multiple]) {
+function nearest(value, /** @type {number[]} */ [least, most, multiple]) {
   if (!multiple) return Math.max(least, Math.min(most, value));
   return Math.max(least, Math.min(most - most % multiple, Math.round(value / multiple) * multiple));
 }

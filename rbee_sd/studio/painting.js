@@ -12,6 +12,8 @@ const COLOUR = "#e0218a"; // unlike most pictures; the mask that comes of it is 
 export class Painting {
   /** @type {Deed[]} */
   #deeds = [];
+  /** @type {Deed | null} what was done last, if it was not undone */
+  #last = null;
 
   constructor(/** @type {number} */ width, /** @type {number} */ height) {
     this.canvas = make("canvas", { width, height });
@@ -21,20 +23,27 @@ export class Painting {
   /** Do something, and remember it. */
   act(/** @type {Deed} */ deed) {
     this.#deeds.push(deed);
+    this.#last = deed;
     this.#perform(deed);
   }
 
-  /** Go on with the stroke that was begun. */
+  /** Go on with the stroke that was begun, unless it was undone. */
   extend(/** @type {[number, number]} */ point) {
-    const deed = this.#deeds[this.#deeds.length - 1];
+    const deed = this.#last;
     if (deed?.kind !== "stroke") return;
     deed.points.push(point);
     this.#line(deed, deed.points.slice(-2));
   }
 
+  /** Undo the stroke that was begun, unless it was undone. */
+  withdraw() {
+    if (this.#last) this.undo();
+  }
+
   /** Undo what was done last. */
   undo() {
     this.#deeds.pop();
+    this.#last = null;
     this.#clear();
     for (const deed of this.#deeds) this.#perform(deed);
   }
@@ -48,10 +57,10 @@ export class Painting {
     fill(context, "source-in", "#fff");
     fill(context, "destination-over", "#000");
     const { data } = context.getImageData(0, 0, width, height);
-    return data.some((/** @type {number} */ value, /** @type {number} */ at) => at % 4 === 0 && value > 127) ? mask : null;
+    return data.some((value, at) => at % 4 === 0 && value > 127) ? mask : null;
   }
 
-  #perform(/** @type {Deed} */ deed) {
+  #perform(deed) {
     if (deed.kind === "stroke") this.#line(deed, deed.points);
     else if (deed.kind === "mask") this.#take(deed.mask);
     else if (deed.kind === "clear") this.#clear();
@@ -62,7 +71,7 @@ export class Painting {
     this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
-  #take(/** @type {HTMLCanvasElement} */ mask) {
+  #take(mask) {
     const { width, height } = this.canvas;
     this.context.drawImage(mask, 0, 0);
     const pixels = this.context.getImageData(0, 0, width, height);
@@ -72,7 +81,7 @@ export class Painting {
     fill(this.context, "source-in", COLOUR);
   }
 
-  #line(/** @type {Stroke} */ { erase, size }, /** @type {[number, number][]} */ points) {
+  #line({ erase, size }, points) {
     const { context } = this;
     context.globalCompositeOperation = erase ? "destination-out" : "source-over";
     Object.assign(context, { strokeStyle: COLOUR, lineWidth: size, lineCap: "round", lineJoin: "round" });
@@ -86,7 +95,7 @@ export class Painting {
   }
 }
 
-function fill(/** @type {CanvasRenderingContext2D} */ context, /** @type {GlobalCompositeOperation} */ how, /** @type {string} */ colour) {
+function fill(context, how, colour) {
   context.globalCompositeOperation = how;
   context.fillStyle = colour;
   context.fillRect(0, 0, context.canvas.width, context.canvas.height);

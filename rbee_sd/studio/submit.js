@@ -1,10 +1,10 @@
 // @ts-check
 // Submitting: one job comes of each request, also where its answer is lost or the worker is started again meanwhile.
 
-import { Refused, request } from "./api.js";
-import { parse } from "./seed.js";
+import { parse, Refused, request } from "./api.js";
 
 const PATIENCE = 12_000; // ms from the first failure on
+const LONGEST = 60_000; // ms of one request, its pictures included: then the connection is dead
 const FIRST_WAIT = 300;
 const LONGEST_WAIT = 2_000;
 
@@ -14,9 +14,8 @@ let last = { body: "", key: "" };
 /**
  * Submit an operation; returns `{job_id, state, position, seed}`. `again` is called whenever it has to be sent again,
  * with the same key, by which the worker knows it; so has the same request after one that was never answered. Raises
- * `Refused`, or `TypeError` when the worker stays away.
- * @param {object} operation
- * @param {() => void} again
+ * `Refused`, or `TypeError` or `DOMException` when the worker stays away.
+ * @type {(operation: object, again: () => void) => Promise<any>}
  */
 export async function submit(operation, again) {
   const body = JSON.stringify(operation);
@@ -25,7 +24,7 @@ export async function submit(operation, again) {
   let end = Infinity;
   for (let wait = FIRST_WAIT; ; wait = Math.min(LONGEST_WAIT, 2 * wait)) {
     try {
-      const answer = parse(await (await request("/v1/jobs", { method: "POST", headers, body })).text());
+      const answer = parse(await (await request("/v1/jobs", { method: "POST", headers, body }, LONGEST)).text());
       last.body = "";
       return answer;
     } catch (error) {
@@ -45,5 +44,5 @@ function mayPass(/** @type {unknown} */ error) {
 
 /** `crypto.randomUUID` is not there on a page that came over plain HTTP from another machine. */
 function newKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return crypto.getRandomValues(new BigUint64Array(2)).join("-");
 }

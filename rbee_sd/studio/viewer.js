@@ -2,15 +2,15 @@
 // One picture in full: how it was made, what can be done with it, and another one beside it to compare.
 
 import { pictureFile, remove, sentence, show } from "./api.js";
-import { byId, make, say, seconds } from "./dom.js";
+import { button, byId, make, on, say, seconds } from "./dom.js";
 
 /** @typedef {import("./gallery.js").Item} Item */
 
-const LABELS = /** @type {Record<string, string>} */ ({
+const LABELS = {
   prompt: "Prompt", negative_prompt: "Without", seed: "Seed", size: "Size", steps: "Steps", guidance_scale: "Guidance",
   scheduler: "Scheduler", model: "Model", loras: "LoRAs", strength: "Strength", image: "Started from", mask: "Mask",
   run_s: "Took", made: "Made",
-});
+};
 
 /** The settings that make this picture again. */
 export function settingsOf(/** @type {Item} */ { job, index }) {
@@ -34,13 +34,13 @@ export class Viewer {
     this.gallery = gallery;
     this.page = page;
     this.dialog = byId("viewer");
-    this.dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    on(this.dialog, "keydown", ({ key }) => {
+      const by = { ArrowRight: 1, ArrowLeft: -1 }[/** @type {string} */ (key)];
       const next = by && this.#item && this.gallery.beside(this.#item, by);
       if (next) this.open(next);
     });
-    this.dialog.addEventListener("click", (/** @type {Event} */ event) => {
-      if (event.target === this.dialog) this.dialog.close();
+    on(this.dialog, "click", ({ target }) => {
+      if (target === this.dialog) this.dialog.close();
     });
   }
 
@@ -54,16 +54,14 @@ export class Viewer {
     this.dialog.querySelector(".close")?.focus();
   }
 
-  #bar(/** @type {Item} */ item) {
+  #bar(item) {
     const { job, index } = item;
-    const button = (/** @type {string} */ text, /** @type {(event: any) => void} */ onclick, className = "quiet") =>
-      make("button", { type: "button", className, onclick }, text);
-    const leave = (/** @type {() => void} */ act) => () => {
+    const leave = (act) => () => {
       this.dialog.close();
       act();
     };
     // The page behind the dialog is out of reach: what goes wrong is said in here.
-    const attempt = (/** @type {() => Promise<void>} */ act) => () => void act().catch((error) => {
+    const attempt = (act) => () => void act().catch((error) => {
       if (this.#item === item) this.#say(sentence(error));
     });
     const input = async () => {
@@ -78,34 +76,32 @@ export class Viewer {
       button("Reuse seed", leave(() => this.page.useSeed(job.seed + BigInt(index)))),
       button("Start from it", attempt(input)),
       button("Download", attempt(() => download(item))),
-      this.#pinned && this.#pinned.key === item.key
-        ? button("Now open another …", () => { this.#pinned = null; this.open(item); })
-        : this.#pinned
-          ? button("End comparing", () => { this.#pinned = null; this.open(item); })
-          : button("Compare with …", () => { this.#pinned = item; this.dialog.close(); }),
+      this.#pinned
+        ? button(this.#pinned.key === item.key ? "Now open another …" : "End comparing", () => { this.#pinned = null; this.open(item); })
+        : button("Compare with …", () => { this.#pinned = item; this.dialog.close(); }),
       button("Delete", (event) => {
         if (event.target.dataset.sure) forget();
         else Object.assign(event.target, { textContent: sureOf(job) }).dataset.sure = "yes";
-      }, "danger"),
-      button("Close", () => this.dialog.close(), "quiet close"),
+      }, { className: "danger" }),
+      button("Close", () => this.dialog.close(), { className: "quiet close" }),
       make("p", { className: "error", role: "alert" }),
     );
   }
 
-  #say(/** @type {string} */ text) {
+  #say(text) {
     say(this.dialog.querySelector("[role=alert]"), text);
   }
 
-  #sheet(/** @type {Item} */ item) {
+  #sheet(item) {
     const { job } = item;
     const made = { ...settingsOf(item), image: job.request.image, mask: job.request.mask };
-    const facts = /** @type {Record<string, any>} */ ({
+    const facts = {
       ...made,
       size: made.width && `${made.width} × ${made.height}`,
-      loras: made.loras?.map((/** @type {any} */ lora) => `${lora.name} (${lora.scale ?? 1})`).join(", "),
+      loras: made.loras?.map((lora) => `${lora.name} (${lora.scale ?? 1})`).join(", "),
       run_s: job.run_s !== null && seconds(job.run_s),
       made: new Date(job.created_at * 1000).toLocaleString(),
-    });
+    };
     const image = make("img", { alt: made.prompt ?? "", width: made.width ?? 512, height: made.height ?? 512 });
     show(image, item.url).catch(() => {
       if (image.isConnected) this.#say("This picture cannot be shown: it is gone, or the worker cannot be reached.");
@@ -115,7 +111,7 @@ export class Viewer {
     return make("figure", {}, image, make("figcaption", {}, make("dl", {}, ...list)));
   }
 
-  async #delete(/** @type {Item} */ item) {
+  async #delete(item) {
     const next = this.gallery.beside(item, 1) ?? this.gallery.beside(item, -1);
     // 404, 410: somebody else was quicker.
     await remove(item.job.job_id, true).catch((error) => { if (![404, 410].includes(error.status)) throw error; });
@@ -128,7 +124,7 @@ export class Viewer {
 }
 
 /** What is asked before a job is deleted, with all that it made. */
-function sureOf(/** @type {any} */ job) {
+function sureOf(job) {
   return job.images.length > 1 ? `Delete all ${job.images.length} pictures of this job for good?` : "Delete for good?";
 }
 

@@ -2,7 +2,7 @@
 // The stage: the job that this tab looks at, its pictures growing in place, how far it is, and Stop. Also the title.
 
 import { remove, sentence, show } from "./api.js";
-import { byId, keep, kept, make, say, seconds } from "./dom.js";
+import { button, byId, keep, kept, make, on, say, seconds } from "./dom.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 
@@ -25,11 +25,6 @@ export function percentOf(/** @type {Job} */ job) {
   return job.state === "completed" ? 100 : job.total ? (100 * job.step) / job.total : 0;
 }
 
-/** The size of a job's pictures, as far as it is known. */
-export function sizeOf(/** @type {Job} */ job) {
-  return { width: job.settled?.width ?? job.request?.width, height: job.settled?.height ?? job.request?.height };
-}
-
 export class Stage {
   #id = kept("sessionStorage", "stage", "");
   #shown = "";
@@ -49,7 +44,7 @@ export class Stage {
       if (changed.has(this.#id)) this.#show();
       this.#title();
     });
-    byId("stop").addEventListener("click", () => void this.stop());
+    on("stop", "click", () => void this.#stop());
     document.addEventListener("visibilitychange", () => this.#title());
   }
 
@@ -66,11 +61,17 @@ export class Stage {
     this.#show();
   }
 
-  /** Stop the job that is looked at. */
-  async stop() {
+  /** The seed of the job that is looked at. */
+  seed() {
+    return this.jobs.find(this.#id)?.seed ?? null;
+  }
+
+  async #stop() {
+    const id = this.#id;
     byId("stop").hidden = true;
     this.#trouble = "";
-    await remove(this.#id).catch((error) => {
+    await remove(id).catch((error) => {
+      if (id !== this.#id) return;
       this.#trouble = `Not stopped. ${sentence(error)}`;
       say(byId("said"), this.#trouble);
       this.#show();
@@ -93,7 +94,7 @@ export class Stage {
       say(byId("said"), stateOf(job));
       const { seed } = job;
       byId("stage-actions").replaceChildren(...(job.state !== "completed" || seed === null ? [] : [
-        make("button", { type: "button", className: "quiet", onclick: () => this.page.useSeed(seed) }, "Use this seed again"),
+        button("Use this seed again", () => this.page.useSeed(seed)),
       ]));
     }
     this.#images.forEach((image, index) => {
@@ -102,15 +103,17 @@ export class Stage {
       if (!source || image.dataset.source === source) return;
       image.dataset.source = source;
       image.classList.toggle("rough", !done);
-      if (done) show(image, source).catch(() => { image.alt = "This picture is gone"; });
+      // Where it fails for want of a connection, the next one tries again.
+      if (done) show(image, source).catch(() => { image.dataset.source = ""; });
       else image.src = source;
     });
   }
 
   /** A place for each picture, of its final size from the beginning: nothing moves while they come. */
-  #frame(/** @type {Job} */ job) {
-    const { width, height } = { ...this.page.size(), ...Object.fromEntries(Object.entries(sizeOf(job)).filter(([, side]) => side)) };
-    const count = job.images.length || job.request?.count || 1;
+  #frame(job) {
+    const { settled, request } = job;
+    const { width, height } = settled?.width ? settled : request?.width && request.height ? request : this.page.size();
+    const count = job.images.length || request?.count || 1;
     const shown = `${job.id} ${width} ${height} ${count}`;
     if (shown === this.#shown) return;
     const other = !this.#shown.startsWith(job.id);
@@ -119,12 +122,14 @@ export class Stage {
     if (other || this.#images.length !== count) {
       this.#images = Array.from({ length: count }, () => make("img", { alt: "" }));
       byId("pictures").replaceChildren(...this.#images.map((image, index) =>
-        make("div", { className: "place" }, make("button", { type: "button", className: "picture", "aria-label": `Picture ${index + 1} of ${count}`, onclick: () => this.page.open(this.#id, index) }, image))));
+        make("div", { className: "place" }, make("button", {
+          type: "button", className: "picture", "aria-label": `Picture ${index + 1} of ${count}`, onclick: () => this.page.open(this.#id, index),
+        }, image))));
     }
     for (const image of this.#images) {
       image.width = width;
       image.height = height;
-      /** @type {HTMLElement} */ (image.parentElement).style.setProperty("--ratio", String(width / height));
+      image.parentElement?.style.setProperty("--ratio", String(width / height));
     }
     byId("pictures").style.setProperty("--across", String(Math.ceil(Math.sqrt(count))));
   }

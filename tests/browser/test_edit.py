@@ -270,6 +270,23 @@ def test_two_fingers_zoom_and_paint_nothing(page: Page) -> None:
     assert painted(page)[0] == 0
 
 
+def test_a_finger_that_stays_after_zooming_does_not_go_on_with_an_older_stroke(page: Page) -> None:
+    start_from(page)
+    page.press("Paint a mask")
+    stroke(page, 100, 0)
+    before, _ = painted(page)
+    page.run(
+        "const c = document.querySelector('#painter canvas'), b = c.getBoundingClientRect();"
+        "c.setPointerCapture = () => {};"
+        "const at = (kind, id, y) => c.dispatchEvent(new PointerEvent(kind, {bubbles: true, pointerId: id,"
+        "pointerType: 'touch', clientX: b.left + b.width / 2, clientY: b.top + b.height / 2 + y}));"
+        "at('pointerdown', 1, -20); at('pointerdown', 2, 20); at('pointermove', 2, 21); at('pointerup', 1, -20);"
+        "at('pointermove', 2, 150); at('pointerdown', 1, -20); at('pointermove', 1, -21); at('pointerup', 1, -20);"
+        "at('pointermove', 2, -150); at('pointerup', 2, 150)"
+    )
+    assert painted(page)[0] == before
+
+
 def test_a_mask_is_painted_with_the_keyboard(page: Page) -> None:
     start_from(page)
     page.press("Paint a mask")

@@ -164,6 +164,13 @@ def test_a_png_of_another_tool_fills_the_form(page: Page) -> None:
     ]
 
 
+def test_a_png_whose_text_has_no_end_is_read_at_once(page: Page) -> None:
+    text = b'parameters\0a castle\nSteps: 12, Note: "' + b"\\" * 2000 + b" " * 2000
+    page.give("castle.png", "drop", png(chunk(b"tEXt", text)), target='[data-drop="settings"]')
+    until(lambda: page.get("prompt").get_attribute("value") == "a castle")
+    assert page.get("steps").get_attribute("value") == "12"
+
+
 INFOTEXT = (
     "a castle in the snow ❄\nNegative prompt: people\n"
     "Steps: 12, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5.5, Seed: 123, Size: 192x128"

@@ -135,6 +135,41 @@ def test_where_the_worker_stays_away_the_page_says_so_and_the_same_request_later
     until(lambda: len(jobs(page)) == 2)
 
 
+def test_a_request_that_is_never_answered_is_given_up_and_can_be_sent_again(make_line: MakeLine) -> None:
+    page, line = make_line()
+    # A second in place of the 60 that the page waits for an answer.
+    shorter = """
+        const give = AbortSignal.timeout.bind(AbortSignal);
+        AbortSignal.timeout = ms => give(ms === 60000 ? 1000 : ms);
+    """
+    stop = before_every_page(page, shorter)
+    page.open()
+    stop()
+    line.hold = SUBMIT
+    page.generate("a red circle")
+    until(lambda: "cannot be reached" in page.text("notice"))
+    line.hold = None
+    page.generate("a red circle")
+    until(lambda: page.sources() and "/images/" in page.sources()[0])
+    assert [prompt for prompt, _ in jobs(page)] == ["a red circle"]
+
+
+def test_a_picture_that_could_not_be_fetched_comes_with_the_next_connection(make_line: MakeLine) -> None:
+    page, _ = make_line()
+    page.expected.append("ERR_BLOCKED_BY_CLIENT")
+    page.open()
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/images/*"]})
+    page.generate("a red circle")
+    page.done()
+    until(lambda: page.run("return document.querySelector('#tiles img')?.complete"))
+    widths = "return [...document.querySelectorAll('#pictures img, #tiles img')].map(each => each.naturalWidth)"
+    until(lambda: page.run(widths) == [0, 0])
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.restart()
+    until(lambda: page.run(widths) == [64, 64])
+
+
 def test_no_job_is_left_while_the_stream_that_names_it_is_opened(make_line: MakeLine, faults: Faults) -> None:
     page, line = make_line(disconnect_grace=0)
     page.open()

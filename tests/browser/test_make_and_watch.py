@@ -154,9 +154,9 @@ def test_errors_appear_at_their_fields_and_go_away(page: Page) -> None:
     page.type("height", "4096")
     page.get("generate").click()
     until(lambda: len(page.all("#form .error")) == 3)
-    assert "multiple of 8" in page.all('[data-field="width"] .error')[0].text
-    assert "at most 2048" in page.all('[data-field="height"] .error')[0].text
-    assert page.all('[data-field="prompt"] .error')
+    assert "multiple of 8" in page.all("#error-width")[0].text
+    assert "at most 2048" in page.all("#error-height")[0].text
+    assert page.all("#error-prompt")
     assert page.get("width").get_attribute("aria-invalid") == "true"
     assert page.driver.switch_to.active_element.get_attribute("id") == "prompt"
     page.type("width", "")
@@ -172,7 +172,7 @@ def test_what_is_too_much_in_all_is_said_where_it_is_sent(make_page: MakePage) -
     page.open()
     page.expected.append(REFUSED)
     page.generate("a red circle")
-    until(lambda: "million" in page.all('[data-field="request"]')[0].text)
+    until(lambda: "million" in page.all("#refused")[0].text)
 
 
 def test_a_seed_is_used_again_until_it_is_unlocked(page: Page) -> None:
@@ -188,6 +188,24 @@ def test_a_seed_is_used_again_until_it_is_unlocked(page: Page) -> None:
     seeds = [str(job["seed"]) for job in reversed(page.fetch("/v1/jobs")["jobs"])]
     assert seeds[:2] == [first, first]
     assert seeds[2] != first
+
+
+def test_the_lock_keeps_the_seed_of_the_picture_in_sight(page: Page) -> None:
+    page.generate("a red circle")
+    page.done()
+    seed = str(page.fetch("/v1/jobs")["jobs"][0]["seed"])
+    page.run(
+        "fetch('/v1/jobs', {method: 'POST', headers: {'Content-Type': 'application/json'},"
+        "body: JSON.stringify({prompt: 'of somebody else', on_disconnect: 'finish'})})"
+    )
+    until(lambda: len(page.all("#tiles li")) == 2)
+    page.press("Lock")
+    assert page.get("seed").get_attribute("value") == seed
+    page.press("Locked")
+    page.open()
+    page.done()
+    page.press("Lock")
+    assert page.get("seed").get_attribute("value") == seed
 
 
 def test_several_pictures_come_side_by_side(page: Page) -> None:

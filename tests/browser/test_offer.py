@@ -91,6 +91,8 @@ def test_the_form_follows_the_model_that_is_chosen(make_page: MakePage, models: 
     assert not page.get("negative_prompt").is_enabled()
     page.press("16:9")
     assert values(page, "width", "height") == ["176", "96"]
+    page.press("The model's defaults")
+    assert values(page, "model", "width") == ["flow", ""]
     choose(page, "model", "")
     until(lambda: page.get("input").is_displayed())
     assert offered(page, "scheduler") == ["", *everything]
@@ -171,7 +173,8 @@ def test_a_model_that_only_inpaints_asks_for_a_picture_and_a_mask(make_page: Mak
     page.open()
     page.expected.append("status of 400")
     page.generate("a blue star")
-    until(lambda: page.all('[data-field="image"] .error'))
+    until(lambda: page.all("#error-image"))
+    assert page.driver.switch_to.active_element.get_attribute("id") == "input-choose"
     start_from(page)
     page.press("Paint a mask")
     stroke(page, 200, 0)

@@ -11,7 +11,7 @@ from rbee_sd.server import Server
 from tests.conftest import Client
 from tests.http.views import error_of
 
-MOST = 120 * 1024
+MOST = 120_000
 """Bytes of all files."""
 
 
