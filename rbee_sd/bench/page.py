@@ -62,7 +62,7 @@ class StudioPage:
 
     def generate(self, prompts: Sequence[str], **settings: int) -> None:
         """Have these made, and wait until all of them run."""
-        self._run(scripts.GENERATE, prompts, settings)
+        self._wait_for(scripts.GENERATE, prompts, settings)
         self._until(lambda: self._run(scripts.RUNNING) == len(prompts), "the jobs did not all run at once")
 
     def watch(self, seconds: float) -> tuple[list[float], int]:

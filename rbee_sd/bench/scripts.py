@@ -12,18 +12,24 @@ PAINT = """
     return performance.getEntriesByName("first-contentful-paint").map(entry => entry.startTime)[0];
 """
 GENERATE = """
-    const [prompts, settings] = arguments;
+    const [prompts, settings, done] = arguments;
     for (const [name, value] of Object.entries(settings)) {
         const field = document.getElementById(name);
         field.value = value;
         field.dispatchEvent(new Event("input", {bubbles: true}));
     }
     const prompt = document.getElementById("prompt");
-    for (const text of prompts) {
-        prompt.value = text;
+    const button = document.getElementById("generate");
+    const next = () => {
+        // Until the worker has answered, the page takes no other.
+        if (button.getAttribute("aria-disabled") === "true") return setTimeout(next, 5);
+        if (!prompts.length) return done();
+        prompt.value = prompts.shift();
         prompt.dispatchEvent(new Event("input", {bubbles: true}));
-        document.getElementById("generate").click();
-    }
+        button.click();
+        next();
+    };
+    next();
 """
 RUNNING = """return document.querySelectorAll('#queue li[data-state="running"]').length;"""
 WATCH = """
