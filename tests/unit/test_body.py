@@ -150,9 +150,9 @@ def test_a_long_key_that_appears_twice_is_shortened() -> None:
 def test_a_duplicate_among_very_many_keys_is_found_at_once() -> None:
     keys = [f'"k{number}":1' for number in range(15_000)]
     body = ("{" + ",".join([*keys, keys[-1]]) + "}").encode()
-    began = time.monotonic()
+    began = time.process_time()
     refused(body)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ def test_a_duplicate_among_very_many_keys_is_found_at_once() -> None:
     ids=["lists", "names", "deep lists", "numbers", "quotes"],
 )
 def test_32_mib_of_very_many_values_are_refused_before_they_are_made(body: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert "more values" in refused(body).message
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_as_many_values_as_may_be_are_parsed() -> None:
@@ -213,9 +213,9 @@ def test_long_texts_come_through_and_hide_no_key_that_appears_twice(text: str) -
 
 def test_an_image_of_8_mib_is_parsed_and_hashed_at_once() -> None:
     body = orjson.dumps({"prompt": "🎉", "image": "iVBORw0KGgo" * 760_000})
-    began = time.monotonic()
+    began = time.process_time()
     digest_of(parse_object(body))
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("depth", [1, 50, 200, 254, 255, 300, 500, 900, 990, 1000, 1020, 1024, 1100, 5000])
@@ -306,9 +306,9 @@ def test_many_wrong_fields_are_each_named_and_too_many_are_not_looked_at() -> No
 
     assert set(wrong(some(MAX_FIELDS))) == {*some(MAX_FIELDS), "name"}
     assert wrong(some(MAX_FIELDS + 2)) == {"request": "too_many_fields"}
-    began = time.monotonic()
+    began = time.process_time()
     assert wrong(some(200_000)) == {"request": "too_many_fields"}
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("value", [True, False, 1.0, 1.5, "1", [], [1], {}, 1e300])

@@ -283,9 +283,9 @@ NAME = b"parameters\0"
     ],
 )
 def test_a_file_that_cannot_be_read_or_means_harm_is_refused_at_once(data: bytes, reason: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert reason in refused(data)
-    assert time.monotonic() - began < 0.2
+    assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize(
@@ -307,9 +307,9 @@ def test_a_file_that_cannot_be_read_or_means_harm_is_refused_at_once(data: bytes
     ],
 )
 def test_no_text_takes_long_to_take_apart(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     fields_of(parse(text))
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 word = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip).filter(bool)

@@ -193,9 +193,9 @@ def test_too_large_images_are_refused_however_small_their_file(size: tuple[int, 
 def test_81_megapixels_in_a_small_real_file_are_refused_at_once() -> None:
     data = png(size=(9000, 9000), depth=1)
     assert len(data) < 300_000
-    began = time.monotonic()
+    began = time.process_time()
     assert "too large" in refused(data)
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 def test_the_largest_image_is_accepted() -> None:
@@ -252,17 +252,17 @@ BOMB = zlib.compress(b"\0" * 100_000_000, 9)
 )
 def test_a_bomb_of_texts_is_refused_at_once(chunks: list[bytes]) -> None:
     data = text(png(*chunks))
-    began = time.monotonic()
+    began = time.process_time()
     assert "texts" in refused_text(data)
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 def test_packed_texts_that_break_in_their_midst_are_not_unpacked_again_and_again() -> None:
     broken = chunk(b"zTXt", b"x\0\0" + BOMB[:900] + b"\xff" * 100)
     data = text(png(*[broken] * 5000))
-    began = time.monotonic()
+    began = time.process_time()
     refused_text(data)
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 def test_a_usual_amount_of_text_is_no_bomb() -> None:
@@ -283,9 +283,9 @@ def test_a_usual_amount_of_text_is_no_bomb() -> None:
 )
 def test_a_file_of_very_many_parts_is_refused_at_once(data: bytes) -> None:
     value = text(data)
-    began = time.monotonic()
+    began = time.process_time()
     assert "parts" in refused_text(value)
-    assert time.monotonic() - began < 0.2
+    assert time.process_time() - began < 0.2
 
 
 def test_a_jpeg_is_refused_for_nonsense_between_its_markers() -> None:
@@ -332,7 +332,7 @@ def test_every_flipped_byte_gives_a_result_or_the_one_error(name: str) -> None:
 
 def test_damaged_files_give_a_result_or_the_one_error_quickly() -> None:
     chance = seeded(2)
-    began = time.monotonic()
+    began = time.process_time()
     for number in range(20_000):
         data = bytearray(chance.choice(list(SMALL.values())))
         for _ in range(chance.randrange(1, 6)):
@@ -348,4 +348,4 @@ def test_damaged_files_give_a_result_or_the_one_error_quickly() -> None:
                     del data[place : place + chance.randrange(1, 20)]
         read(bytes(data))
         read(chance.choice((b"", png_header.SIGNATURE, jpeg_header.SIGNATURE)) + chance.randbytes(number % 200))
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
