@@ -170,18 +170,8 @@ class SharedDenoiser:
         Before that, the module is compiled for all rows that calls like this may have together, as far as memory goes.
         Raises `CompileError`.
         """
-        # Not compiled is what was not measured: the curve was remembered, or the cap is set.
-        most = bucket(max(call.rows, self.cap(call))) if self._compiled is not None else 0
-        try:
-            self._loras.apply(call.arguments[1])
-            for power in range(most.bit_length()):
-                self._compile(resized(call, range(1 << power)))
-        except Exception as error:
-            raise_if_lost(error, self.device)
-            if not is_out_of_memory(error):
-                raise
-            release(self.device)
-            log.warning("out of memory while compiling; more rows than %s run uncompiled", call.shape.compiled)
+        if self._compiled is not None:
+            self._compile_all(call)
         self._loading = False
 
     def settled(self, call: Call) -> bool:
@@ -210,6 +200,20 @@ class SharedDenoiser:
         arguments = join(packed)
         arguments["timestep"] = arguments["timestep"].to(self.device)
         return Packed(packed[0].kind, sum(each.rows for each in packed), arguments)
+
+    def _compile_all(self, call: Call) -> None:
+        """Compile what was not measured, because the curve was remembered or the cap is set."""
+        most = bucket(max(call.rows, self.cap(call)))
+        try:
+            self._loras.apply(call.arguments[1])
+            for power in range(most.bit_length()):
+                self._compile(resized(call, range(1 << power)))
+        except Exception as error:
+            raise_if_lost(error, self.device)
+            if not is_out_of_memory(error):
+                raise
+            release(self.device)
+            log.warning("out of memory while compiling; more rows than %s run uncompiled", call.shape.compiled)
 
     def _compile(self, call: Call) -> None:
         rows = bucket(call.rows)

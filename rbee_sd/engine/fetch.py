@@ -31,6 +31,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils._headers import build_hf_headers
 
+from rbee_sd.disk import sync
 from rbee_sd.engine.choice import INDEX, choose
 from rbee_sd.engine.pipeline import ModelError
 from rbee_sd.engine.transfer import DamagedError, Remote
@@ -182,19 +183,10 @@ def _put_together(repo: str, commit: str, digests: dict[str, str], folder: Path)
             shutil.copyfile(partial / digest, whole / target)
     (whole / MANIFEST).write_text(json.dumps({"repo": repo, "commit": commit}), encoding="utf-8")
     for path in (*whole.rglob("*"), whole):
-        _sync(path)
+        sync(path)
     os.rename(whole, folder / name)
-    _sync(folder)
+    sync(folder)
     shutil.rmtree(partial)
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or a folder's list of files, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sweep(folder: Path) -> None:

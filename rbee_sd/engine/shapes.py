@@ -44,9 +44,5 @@ class Shapes:
             del self._kept[next(each for each, known in self._kept.items() if not known.compiled)]
         return shape
 
-    def clear(self) -> None:
-        """Forget them all."""
-        self._kept.clear()
-
     def __len__(self) -> int:
         return len(self._kept)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from rbee_sd.disk import sync
 from rbee_sd.messages import JPEG, PNG
 
 T = TypeVar("T")
@@ -143,13 +144,13 @@ class ImageFiles:
                 _write_synced(aside / f"{number}.{kind}", image)
                 if small:
                     _write_synced(aside / f"{number}.{THUMBNAIL}", small)
-            _sync_folder(aside)
+            sync(aside)
             aside.rename(final)
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         try:
-            _sync_folder(self._folder)
+            sync(self._folder)
         except OSError:
             shutil.rmtree(final, ignore_errors=True)
             raise
@@ -164,11 +165,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -78,15 +78,17 @@ async function ask(wrong) {
   keep("localStorage", "key", remember ? text : undefined);
 }
 
-/** GET, as JSON. Where nothing comes for long, the connection is dead. */
-export async function get(/** @type {string} */ path) {
-  return parse(await (await request(path, {}, PATIENCE)).text());
+/** Like `request`; what the worker says in JSON. Where nothing comes for long, the connection is dead. */
+export async function requestJSON(/** @type {string} */ path, /** @type {RequestInit} */ options = {}, patience = PATIENCE) {
+  return parse(await (await request(path, options, patience)).text());
 }
 
+/** GET, as JSON. */
+export const get = (/** @type {string} */ path) => requestJSON(path);
+
 /** Cancel a job; with `forget` remove one that has ended, with its pictures. */
-export async function remove(/** @type {string} */ id, forget = false) {
-  return (await request(`/v1/jobs/${id}${forget ? "?forget=true" : ""}`, { method: "DELETE" }, PATIENCE)).json();
-}
+export const remove = (/** @type {string} */ id, forget = false) =>
+  requestJSON(`/v1/jobs/${id}${forget ? "?forget=true" : ""}`, { method: "DELETE" });
 
 /** A picture's file. */
 export async function pictureFile(/** @type {string} */ url) {

@@ -1,7 +1,7 @@
 // @ts-check
 // Submitting: one job comes of each request, also where its answer is lost or the worker is started again meanwhile.
 
-import { parse, Refused, request } from "./api.js";
+import { Refused, requestJSON } from "./api.js";
 
 const PATIENCE = 12_000; // ms from the first failure on
 const LONGEST = 60_000; // ms of one request, its pictures included: then the connection is dead
@@ -24,7 +24,7 @@ export async function submit(operation, again) {
   let end = Infinity;
   for (let wait = FIRST_WAIT; ; wait = Math.min(LONGEST_WAIT, 2 * wait)) {
     try {
-      const answer = parse(await (await request("/v1/jobs", { method: "POST", headers, body }, LONGEST)).text());
+      const answer = await requestJSON("/v1/jobs", { method: "POST", headers, body }, LONGEST);
       last.body = "";
       return answer;
     } catch (error) {

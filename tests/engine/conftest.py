@@ -48,7 +48,7 @@ def _model_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
     loaded = request.getfixturevalue("model") if "model" in request.fixturenames else None
     yield
     if loaded is not None:
-        loaded.denoiser._shapes.clear()
+        loaded.denoiser._shapes._kept.clear()
         loaded.prompts._kept.clear()
 
 
